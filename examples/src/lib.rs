@@ -1,0 +1,1 @@
+//! Programs that show Pythia at work.

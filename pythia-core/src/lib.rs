@@ -1,1 +1,23 @@
-//! pythia-core
+//! One `Worker` over any message broker.
+
+pub mod admin;
+pub mod broker;
+pub mod codec;
+pub mod envelope;
+mod error;
+mod job;
+mod layer;
+mod message;
+pub mod observe;
+pub mod resilience;
+pub mod settlement;
+pub mod store;
+mod worker;
+
+pub use error::{BrokerError, BrokerErrorKind, ConfigError, WorkError, WorkErrorKind};
+pub use job::{CancelReason, Cancellation, Job};
+pub use layer::Layer;
+pub use message::{Deliver, Delivery, Headers, Message, MessageId, Payload, QueueName, Receipt};
+pub use worker::{
+    BatchWorker, JobFn, StateFn, Worker, WorkerFn, WorkerFnWith, worker_fn, worker_fn_with,
+};

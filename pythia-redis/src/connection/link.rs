@@ -1,0 +1,300 @@
+//! One connection to Redis: made when first needed, and made anew when it ended for good.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::interfaces::{ClientLike, EventInterface, MetricsInterface};
+use fred::types::config::{
+    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, ServerConfig, TcpConfig,
+    UnresponsiveConfig,
+};
+use fred::types::{ClientState, ConnectHandle};
+use futures_util::poll;
+use pythia_core::admin::ServerStats;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::stats::Counters;
+use crate::config::RedisConfig;
+use crate::error::{Kind, RedisError};
+
+/// What a connection is for; it decides which time-outs and limits apply.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Role {
+    /// Commands that Redis answers at once. Sent again after a reconnect, so each must bear running twice.
+    Ordinary,
+    /// Commands that wait for data. Never sent again behind the caller's back.
+    Reader,
+    /// Subscriptions, with room for so many messages that nobody has taken yet.
+    Subscriber { buffer: usize },
+}
+
+/// A connection that may not exist yet, or not any more.
+#[derive(Debug)]
+pub(super) struct Link {
+    role: Role,
+    config: Arc<RedisConfig>,
+    counters: Arc<Counters>,
+    live: Mutex<Option<Arc<Live>>>,
+    /// Held by whoever connects, so that many callers make one connection.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+/// A client that was connected once and reconnects by itself until it is dropped.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) client: Client,
+    task: Task,
+    events: Mutex<Events>,
+    counters: Arc<Counters>,
+}
+
+/// The client's own task. Dropping a fred client leaves its task and its socket behind for ever.
+#[derive(Debug)]
+struct Task(ConnectHandle);
+
+#[derive(Debug)]
+struct Events {
+    errors: Receiver<(fred::error::Error, Option<Server>)>,
+    connects: Receiver<Server>,
+    last_error: Option<RedisError>,
+    established: u64,
+}
+
+impl Link {
+    pub(super) fn new(role: Role, config: Arc<RedisConfig>, counters: Arc<Counters>) -> Self {
+        Self {
+            role,
+            config,
+            counters,
+            live: Mutex::new(None),
+            connecting: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The client, connecting it first if there is none. One attempt: its error says what is wrong, at once.
+    pub(super) async fn live(&self) -> Result<Arc<Live>, RedisError> {
+        if let Some(live) = self.current() {
+            return Ok(live);
+        }
+        let _turn = self.connecting.lock().await;
+        if let Some(live) = self.current() {
+            return Ok(live);
+        }
+        let live = Arc::new(self.connect().await?);
+        *lock(&self.live) = Some(Arc::clone(&live));
+        Ok(live)
+    }
+
+    /// The client once its connection is up, waiting at most `patience` for a reconnect under way.
+    pub(super) async fn connected(&self, patience: Duration) -> Result<Arc<Live>, RedisError> {
+        let live = self.live().await?;
+        let deadline = Instant::now() + patience;
+        while !live.client.is_connected() {
+            if Instant::now() >= deadline {
+                return Err(live.why_disconnected());
+            }
+            // fred looks at the state before it listens for the change, so one wait can miss it.
+            let look_again = (Instant::now() + STATE_POLL).min(deadline);
+            let _missed = timeout_at(look_again, live.client.wait_for_connect()).await;
+        }
+        Ok(live)
+    }
+
+    pub(super) fn fill(&self, stats: &mut ServerStats) {
+        let Some(live) = self.current() else {
+            stats.disconnected += 1;
+            return;
+        };
+        match live.client.state() {
+            ClientState::Connected => stats.connected += 1,
+            ClientState::Connecting => stats.connecting += 1,
+            ClientState::Disconnected | ClientState::Disconnecting => stats.disconnected += 1,
+        }
+        stats.queued += live.client.command_queue_len() as u64;
+        live.count_events();
+    }
+
+    fn current(&self) -> Option<Arc<Live>> {
+        let mut live = lock(&self.live);
+        // The task ends only on an error that fred takes for final. What it leaves behind answers nothing.
+        live.take_if(|live| live.task.0.is_finished());
+        live.clone()
+    }
+
+    async fn connect(&self) -> Result<Live, RedisError> {
+        let attempt = timeout(self.config.connect_timeout, self.attempt());
+        let outcome = match attempt.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(RedisError::new(
+                Kind::Unavailable,
+                format!(
+                    "no connection within {:?}; a server that expects TLS on this port looks the same",
+                    self.config.connect_timeout
+                ),
+            )),
+        };
+        outcome.map_err(|error| error.connecting_to(&self.config.url))
+    }
+
+    async fn attempt(&self) -> Result<Live, RedisError> {
+        let client = self.client();
+        let events = Events {
+            errors: client.error_rx(),
+            connects: client.reconnect_rx(),
+            last_error: None,
+            established: 0,
+        };
+        let mut connected = Box::pin(client.wait_for_connect());
+        // Subscribes before there is anything to miss.
+        let _listening = poll!(connected.as_mut());
+        let mut task = Task(client.connect());
+        tokio::select! {
+            biased;
+            outcome = &mut connected => outcome?,
+            outcome = &mut task.0 => outcome.map_err(|ended| RedisError::new(Kind::Other, ended.to_string()))??,
+        }
+        drop(connected);
+        Ok(Live {
+            client,
+            task,
+            events: Mutex::new(events),
+            counters: Arc::clone(&self.counters),
+        })
+    }
+
+    fn client(&self) -> Client {
+        let config = &self.config;
+        let url = &config.url;
+        let settings = Config {
+            // The first attempt answers instead of retrying in silence; our callers retry, and say why.
+            fail_fast: true,
+            server: ServerConfig::Centralized {
+                server: Server::new(url.host.clone(), url.port),
+            },
+            username: url.username.clone(),
+            password: url.password.clone(),
+            database: url.database,
+            ..Config::default()
+        };
+        let performance = PerformanceConfig {
+            default_command_timeout: match self.role {
+                Role::Ordinary | Role::Subscriber { .. } => config.command_timeout,
+                // It would also cut a blocking read, whose message would then go to nobody.
+                Role::Reader => Duration::ZERO,
+            },
+            broadcast_channel_capacity: match self.role {
+                Role::Subscriber { buffer } => buffer,
+                Role::Ordinary | Role::Reader => EVENT_CAPACITY,
+            },
+            ..PerformanceConfig::default()
+        };
+        let silence = config.command_timeout / 2;
+        let connection = ConnectionConfig {
+            connection_timeout: config.connect_timeout,
+            internal_command_timeout: config.connect_timeout,
+            max_command_attempts: match self.role {
+                Role::Ordinary | Role::Subscriber { .. } => COMMAND_ATTEMPTS,
+                Role::Reader => 1,
+            },
+            unresponsive: match self.role {
+                Role::Ordinary => UnresponsiveConfig {
+                    max_timeout: Some(silence),
+                    interval: (silence / 4).max(Duration::from_millis(10)),
+                },
+                // fred never applies it to blocking commands and subscriptions: `Reader` and `Subscriber` do.
+                Role::Reader | Role::Subscriber { .. } => UnresponsiveConfig::default(),
+            },
+            tcp: TcpConfig {
+                nodelay: Some(true),
+                ..TcpConfig::default()
+            },
+            ..ConnectionConfig::default()
+        };
+        let mut policy = ReconnectPolicy::new_exponential(
+            0,
+            millis(config.reconnect_min_delay),
+            millis(config.reconnect_max_delay),
+            2,
+        );
+        policy.set_jitter(millis(config.reconnect_min_delay));
+        Client::new(settings, Some(performance), Some(connection), Some(policy))
+    }
+}
+
+impl Live {
+    /// Drops the connection and makes a new one, for at most `patience`.
+    pub(super) async fn reconnect(&self, patience: Duration) {
+        // The outcome shows in the next command; a reconnect that takes longer goes on by itself.
+        let _outcome = timeout(patience, self.client.force_reconnection()).await;
+    }
+
+    /// The error to give to a caller who found the connection down.
+    pub(super) fn why_disconnected(&self) -> RedisError {
+        let mut events = lock(&self.events);
+        events.drain();
+        match &events.last_error {
+            Some(error) => error.clone(),
+            None => RedisError::new(Kind::Unavailable, "not connected"),
+        }
+    }
+
+    fn count_events(&self) {
+        let mut events = lock(&self.events);
+        let before = events.reconnects();
+        events.drain();
+        self.counters.reconnected(events.reconnects() - before);
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.count_events();
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Events {
+    fn reconnects(&self) -> u64 {
+        self.established.saturating_sub(1)
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.connects.try_recv() {
+                Ok(_) => self.established += 1,
+                Err(TryRecvError::Lagged(missed)) => self.established += missed,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        loop {
+            match self.errors.try_recv() {
+                Ok((error, _)) => self.last_error = Some(error.into()),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No section leaves its data half changed, so a panic elsewhere in one does no harm.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(duration: Duration) -> u32 {
+    duration.as_millis().try_into().unwrap_or(u32::MAX)
+}
+
+/// How often a command is written at most, when connection after connection is lost under it.
+const COMMAND_ATTEMPTS: u32 = 3;
+/// Room for connection events that nobody has counted yet; more of them are still counted, by their number.
+const EVENT_CAPACITY: usize = 16;
+const STATE_POLL: Duration = Duration::from_millis(50);

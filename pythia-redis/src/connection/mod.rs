@@ -1,0 +1,413 @@
+//! The connections to one Redis: the only module, with [`error`](crate::error), that names fred.
+//!
+//! A [`Redis`] makes every connection that its users ask for. Nothing connects until its first command; if
+//! that fails, the error says why and the next command tries again. Once up, a connection reconnects by
+//! itself for as long as it takes, and drops when its handle drops.
+//!
+//! | handle | one for | a command that gets no answer |
+//! |---|---|---|
+//! | [`Reader`] | each lane | fails with `TimedOut` or `Unavailable`, is never sent again: call again |
+//! | [`Connection`] from [`Redis::dedicated`] | the settler of each lane | is sent again after a reconnect |
+//! | [`Connection`] from [`Redis::pool`] | all the rest | the same |
+//! | [`Subscriber`] | each pub/sub source | reports the gap and subscribes again |
+//! | [`Subscriber`] from [`Redis::control`] | all queues, on one connection | the same |
+//!
+//! What to know before writing a command:
+//!
+//! - **It may run twice.** A [`Connection`] sends again what a lost connection left unanswered, and a caller
+//!   of a [`Reader`] repeats what failed. Scripts are idempotent by their arguments.
+//! - **A blocking command goes to a [`Reader`]**, with a wait of at most a second; its future is not dropped
+//!   half-way, or a popped message goes to nobody.
+//! - **User data is never the first element of a reply.** fred takes any array of three to five elements that
+//!   starts with a text such as `message` or `subscribe` for a pub/sub frame, wherever it arrives, and the
+//!   command is never answered. Scripts return `{n, {..data..}}`; `LRANGE`, `MGET`, `HVALS`, `LPOP key n` and the
+//!   like are wrapped in one. Debug builds panic on a reply of a script that starts with a string.
+//! - Replies of many elements are as cheap as their bytes: [`Reply::Bytes`] shares the read buffer.
+//!
+//! ```ignore
+//! static CLAIM: Script = Script::new("list/claim", include_str!("../scripts/list/claim.lua"));
+//!
+//! let redis = Redis::new(config);
+//! let mut reader = redis.reader();
+//! let moved = reader.blocking("BLMOVE", Args::new().key(&keys.ready).key(&keys.inbox).arg("RIGHT").arg("LEFT").arg("1"), ONE_SECOND).await?;
+//! let [n, messages] = reader
+//!     .eval(&CLAIM, &[&keys.ready, &keys.inbox, &keys.consumers], Args::new().arg(&consumer).arg(claim))
+//!     .await
+//! X
+//! redis.pool().command("LPUSH", Args::new().key(&keys.ready).args(payloads)).await?;
+//! ```
+
+mod link;
+mod reply;
+mod stats;
+mod subscriber;
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytestring::ByteString;
+use fred::interfaces::ClientLike;
+use fred::types::config::Options;
+use fred::types::{ClusterHash, CustomCommand, Resp3Frame, Value};
+use pythia_core::admin::ServerStats;
+use pythia_core::observe::{Event, Observer};
+use tokio::time::timeout;
+
+use self::link::{Link, Live, Role};
+use self::stats::Counters;
+use crate::config::RedisConfig;
+use crate::error::{Kind, RedisError};
+use crate::script::Script;
+
+pub(crate) use self::reply::{Arg, Args, Reply};
+pub(crate) use self::subscriber::{Channels, Notice, Subscriber};
+
+/// Everything that talks to one Redis. Clones share its connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Redis(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    config: Arc<RedisConfig>,
+    counters: Arc<Counters>,
+    pool: Connection,
+    control: Arc<Link>,
+    /// Every connection handed out, for the gauges. Those that are gone are swept when one is added.
+    links: Mutex<Vec<Weak<Link>>>,
+}
+
+/// One connection, or the pool, for commands that Redis answers at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    links: Arc<[Arc<Link>]>,
+    turn: Arc<AtomicUsize>,
+    counters: Arc<Counters>,
+    silence: Duration,
+}
+
+/// A connection for commands that wait for data. One command at a time.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    link: Arc<Link>,
+    counters: Arc<Counters>,
+    /// How long a command that does not block may stay unanswered.
+    silence: Duration,
+    reconnect_patience: Duration,
+}
+
+impl Redis {
+    /// Connects to nothing yet.
+    pub(crate) fn new(config: RedisConfig) -> Self {
+        let config = Arc::new(config);
+        let counters = Arc::new(Counters::default());
+        let link = |role| Arc::new(Link::new(role, Arc::clone(&config), Arc::clone(&counters)));
+        let pool: Arc<[_]> = (0..config.pool_size.get())
+            .map(|_| link(Role::Ordinary))
+            .collect();
+        let control = link(Role::Subscriber {
+            buffer: CONTROL_BUFFER,
+        });
+        Self(Arc::new(Shared {
+            links: Mutex::new(pool.iter().map(Arc::downgrade).collect()),
+            pool: Connection::new(pool, &config, &counters),
+            control,
+            config,
+            counters,
+        }))
+    }
+
+    pub(crate) fn config(&self) -> &RedisConfig {
+        &self.0.config
+    }
+
+    /// The connections shared by publishing, upkeep, administration and the store.
+    pub(crate) fn pool(&self) -> &Connection {
+        &self.0.pool
+    }
+
+    /// A connection of its own, so that settling waits for nobody.
+    pub(crate) fn dedicated(&self) -> Connection {
+        let link = self.link(Role::Ordinary);
+        Connection::new(Arc::new([link]), &self.0.config, &self.0.counters)
+    }
+
+    /// A connection of its own for blocking commands.
+    pub(crate) fn reader(&self) -> Reader {
+        let config = &self.0.config;
+        Reader {
+            link: self.link(Role::Reader),
+            counters: Arc::clone(&self.0.counters),
+            silence: config.command_timeout / 2,
+            reconnect_patience: config.connect_timeout.min(MAX_RECONNECT_PATIENCE),
+        }
+    }
+
+    /// A connection of its own for subscriptions; `buffer` messages wait for a slow consumer.
+    pub(crate) fn subscriber(&self, buffer: usize, channels: Channels) -> Subscriber {
+        Subscriber::new(self.link(Role::Subscriber { buffer }), channels, false)
+    }
+
+    /// A subscription to control channels, on one connection for the whole [`Redis`].
+    pub(crate) fn control(&self, channels: Vec<ByteString>) -> Subscriber {
+        Subscriber::new(Arc::clone(&self.0.control), Channels::Exact(channels), true)
+    }
+
+    /// Reports each command that ends, and what [`report`](Self::report) is given, to this observer too.
+    pub(crate) fn attach(&self, observer: Arc<dyn Observer>) {
+        self.0.counters.attach(observer);
+    }
+
+    /// Tells the observers of something that an adapter saw, such as a gap.
+    pub(crate) fn report(&self, event: &Event<'_>) {
+        self.0.counters.report(event);
+    }
+
+    /// What the connections are doing at this moment, without the server's memory. Sends no command.
+    pub(crate) fn stats(&self) -> ServerStats {
+        let mut stats = ServerStats::default();
+        stats.pool_size = self.0.pool.links.len() as u64;
+        let links = self.0.links.lock().unwrap_or_else(PoisonError::into_inner);
+        for link in links.iter().filter_map(Weak::upgrade) {
+            link.fill(&mut stats);
+        }
+        drop(links);
+        self.0.counters.fill(&mut stats);
+        stats
+    }
+
+    fn link(&self, role: Role) -> Arc<Link> {
+        let link = Arc::new(Link::new(
+            role,
+            Arc::clone(&self.0.config),
+            Arc::clone(&self.0.counters),
+        ));
+        let mut links = self.0.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|link| link.strong_count() > 0);
+        links.push(Arc::downgrade(&link));
+        link
+    }
+}
+
+impl Connection {
+    fn new(links: Arc<[Arc<Link>]>, config: &RedisConfig, counters: &Arc<Counters>) -> Self {
+        Self {
+            links,
+            turn: Arc::default(),
+            counters: Arc::clone(counters),
+            silence: config.command_timeout / 2,
+        }
+    }
+
+    /// Runs one command.
+    ///
+    /// # Errors
+    /// At once if there was never a connection and none can be made now; after `command_timeout` if the
+    /// connection is lost and does not come back by then, or no answer comes. The command may then have run.
+    pub(crate) async fn command(
+        &self,
+        name: &'static str,
+        args: Args,
+    ) -> Result<Reply, RedisError> {
+        let running = self.counters.start(name);
+        let hash = args.hash();
+        running.end(self.send(command(name, hash, false), args.values).await)
+    }
+
+    /// Runs a script by its digest, and by its source if the server does not have it.
+    ///
+    /// # Errors
+    /// As [`command`](Self::command), and whatever the script raises.
+    pub(crate) async fn eval(
+        &self,
+        script: &'static Script,
+        keys: &[&ByteString],
+        args: Args,
+    ) -> Result<Reply, RedisError> {
+        let running = self.counters.start(script.name());
+        let call = ScriptCall::new(script, keys, args);
+        let reply = match self.send(call.by_digest(), call.values.clone()).await {
+            Err(error) if error.kind() == Kind::NoScript => {
+                self.send(call.by_source(), call.into_source_values()).await
+            }
+            reply => reply,
+        };
+        running.end(reply.inspect(refuse_flat_data))
+    }
+
+    async fn send(&self, command: CustomCommand, values: Vec<Value>) -> Result<Reply, RedisError> {
+        let turn = self.turn.fetch_add(1, Relaxed) % self.links.len();
+        let live = self.links[turn].live().await?;
+        let outcome = read(live.client.custom_raw(command, values).await);
+        if let Err(error) = &outcome {
+            self.heal(&live, error).await;
+        }
+        outcome
+    }
+
+    /// A primary that became a replica keeps its connections: only a new one finds the new primary.
+    async fn heal(&self, live: &Live, error: &RedisError) {
+        if error.kind() == Kind::ReadOnly {
+            live.reconnect(self.silence).await;
+        }
+    }
+}
+
+impl Reader {
+    /// Runs a command that waits for data on the server for at most `wait`.
+    ///
+    /// The future must be polled to its end: a message popped for a reader that went away is lost to it.
+    ///
+    /// # Errors
+    /// `Unavailable` if there is no connection, or it is lost meanwhile; `TimedOut` if the server is silent for
+    /// two seconds longer than `wait`: the connection is then made anew, and a smaller read may get through.
+    pub(crate) async fn blocking(
+        &mut self,
+        name: &'static str,
+        args: Args,
+        wait: Duration,
+    ) -> Result<Reply, RedisError> {
+        let hash = args.hash();
+        let limit = wait + BLOCKING_GRACE;
+        self.send(command(name, hash, true), args.values, limit)
+            .await
+    }
+
+    /// Runs a command that Redis answers at once, on this reader's connection.
+    ///
+    /// # Errors
+    /// As [`blocking`](Self::blocking), after half of `command_timeout`.
+    pub(crate) async fn command(
+        &mut self,
+        name: &'static str,
+        args: Args,
+    ) -> Result<Reply, RedisError> {
+        let running = self.counters.start(name);
+        let hash = args.hash();
+        running.end(
+            self.send(command(name, hash, false), args.values, self.silence)
+                .await,
+        )
+    }
+
+    /// Runs a script on this reader's connection; see [`Connection::eval`].
+    ///
+    /// # Errors
+    /// As [`command`](Self::command), and whatever the script raises.
+    pub(crate) async fn eval(
+        &mut self,
+        script: &'static Script,
+        keys: &[&ByteString],
+        args: Args,
+    ) -> Result<Reply, RedisError> {
+        let running = self.counters.start(script.name());
+        let call = ScriptCall::new(script, keys, args);
+        let reply = match self
+            .send(call.by_digest(), call.values.clone(), self.silence)
+            .await
+        {
+            Err(error) if error.kind() == Kind::NoScript => {
+                self.send(call.by_source(), call.into_source_values(), self.silence)
+                    .await
+            }
+            reply => reply,
+        };
+        running.end(reply.inspect(refuse_flat_data))
+    }
+
+    async fn send(
+        &self,
+        command: CustomCommand,
+        values: Vec<Value>,
+        limit: Duration,
+    ) -> Result<Reply, RedisError> {
+        let live = self.link.connected(READER_PATIENCE).await?;
+        let client = live.client.with_options(&Options {
+            // Without these a command called while the connection is down would be written when it is up
+            // again, and take a message for a caller who has long been told that it failed.
+            fail_fast: true,
+            max_attempts: Some(1),
+            timeout: Some(limit + self.reconnect_patience + LAST_WORD),
+            ..Options::default()
+        });
+        let mut answer = Box::pin(client.custom_raw(command, values));
+        if let Ok(answer) = timeout(limit, &mut answer).await {
+            return read(answer);
+        }
+        // Half-open or frozen. The same future stays: its answer may have arrived this very moment, and if not,
+        // losing the connection ends it.
+        live.reconnect(self.reconnect_patience).await;
+        read(answer.await).map_err(|error| match error.kind() {
+            Kind::Unavailable => RedisError::new(
+                Kind::TimedOut,
+                format!("silent for {limit:?}, connected anew"),
+            ),
+            _ => error,
+        })
+    }
+}
+
+/// `EVALSHA` and `EVAL` differ in their first argument only.
+struct ScriptCall {
+    script: &'static Script,
+    values: Vec<Value>,
+}
+
+impl ScriptCall {
+    fn new(script: &'static Script, keys: &[&ByteString], mut args: Args) -> Self {
+        let mut call = Args::with_capacity(2 + keys.len() + args.len())
+            .arg(script.digest())
+            .arg(keys.len())
+            .args(keys.iter().copied());
+        call.values.append(&mut args.values);
+        Self {
+            script,
+            values: call.values,
+        }
+    }
+
+    fn by_digest(&self) -> CustomCommand {
+        command("EVALSHA", SCRIPT_HASH, false)
+    }
+
+    fn by_source(&self) -> CustomCommand {
+        command("EVAL", SCRIPT_HASH, false)
+    }
+
+    fn into_source_values(mut self) -> Vec<Value> {
+        self.values[0] = Value::from_static_str(self.script.source());
+        self.values
+    }
+}
+
+impl Args {
+    fn hash(&self) -> ClusterHash {
+        self.key.map_or(ClusterHash::FirstKey, ClusterHash::Offset)
+    }
+}
+
+fn command(name: &'static str, hash: ClusterHash, blocking: bool) -> CustomCommand {
+    CustomCommand::new_static(name, hash, blocking)
+}
+
+fn read(answer: Result<Resp3Frame, fred::error::Error>) -> Result<Reply, RedisError> {
+    Reply::from_frame(answer?)
+}
+
+fn refuse_flat_data(reply: &Reply) {
+    debug_assert!(
+        !matches!(reply, Reply::Array(elements) if matches!(elements.first(), Some(Reply::Bytes(_)))),
+        "a script's reply starts with a string: data there can be mistaken for a pub/sub frame, nest it"
+    );
+}
+
+/// The first key of `EVALSHA digest numkeys key ...`.
+const SCRIPT_HASH: ClusterHash = ClusterHash::Offset(2);
+/// How long a reader waits for a reconnect under way before it reports that there is no connection.
+const READER_PATIENCE: Duration = Duration::from_secs(1);
+/// How much longer than its own wait a blocking command may take.
+const BLOCKING_GRACE: Duration = Duration::from_secs(2);
+const MAX_RECONNECT_PATIENCE: Duration = Duration::from_secs(3);
+/// After a reconnect the old command's end is only a matter of scheduling.
+const LAST_WORD: Duration = Duration::from_secs(1);
+const CONTROL_BUFFER: usize = 1024;

@@ -1,0 +1,227 @@
+//! What goes in and what comes out: [`Args`] and [`Reply`], both without copies of the payload.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use fred::bytes_utils::Str;
+use fred::types::{Resp3Frame, Value};
+
+use crate::error::RedisError;
+
+/// The arguments of one command, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Args {
+    pub(super) values: Vec<Value>,
+    /// Where the first key stands: a cluster routes by it.
+    pub(super) key: Option<usize>,
+}
+
+/// One argument. Payloads and keys go in as [`Bytes`] or [`ByteString`] and are not copied until they are
+/// written to the socket; command words go in as `&'static str`.
+#[derive(Clone, Debug)]
+pub(crate) struct Arg(Value);
+
+/// What Redis answered.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Reply {
+    Nil,
+    Integer(i64),
+    /// A bulk string, or a status such as `OK`.
+    Bytes(Bytes),
+    Array(Vec<Reply>),
+}
+
+impl Args {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self {
+            values: Vec::with_capacity(capacity),
+            key: None,
+        }
+    }
+
+    /// Adds one argument that is not a key.
+    #[must_use]
+    pub(crate) fn arg(mut self, arg: impl Into<Arg>) -> Self {
+        self.push(arg);
+        self
+    }
+
+    /// Adds a key.
+    #[must_use]
+    pub(crate) fn key(mut self, key: impl Into<Arg>) -> Self {
+        self.key.get_or_insert(self.values.len());
+        self.push(key);
+        self
+    }
+
+    /// Adds many arguments that are not keys.
+    #[must_use]
+    pub(crate) fn args<A: Into<Arg>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.values.extend(args.into_iter().map(|arg| arg.into().0));
+        self
+    }
+
+    pub(crate) fn push(&mut self, arg: impl Into<Arg>) {
+        self.values.push(arg.into().0);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+}
+
+impl From<&'static str> for Arg {
+    fn from(word: &'static str) -> Self {
+        Self(Value::from_static_str(word))
+    }
+}
+
+impl From<String> for Arg {
+    fn from(text: String) -> Self {
+        Self(Value::String(text.into()))
+    }
+}
+
+impl From<Bytes> for Arg {
+    fn from(bytes: Bytes) -> Self {
+        Self(Value::Bytes(bytes))
+    }
+}
+
+impl From<&Bytes> for Arg {
+    fn from(bytes: &Bytes) -> Self {
+        Self(Value::Bytes(bytes.clone()))
+    }
+}
+
+impl From<ByteString> for Arg {
+    fn from(text: ByteString) -> Self {
+        Self(Value::Bytes(text.into_bytes()))
+    }
+}
+
+impl From<&ByteString> for Arg {
+    fn from(text: &ByteString) -> Self {
+        Self(Value::Bytes(text.as_bytes().clone()))
+    }
+}
+
+macro_rules! integer_args {
+    ($($integer:ty),*) => {$(
+        impl From<$integer> for Arg {
+            fn from(number: $integer) -> Self {
+                i64::try_from(number).map_or_else(
+                    |_| Self(Value::String(Str::from(number.to_string()))),
+                    |number| Self(Value::Integer(number)),
+                )
+            }
+        }
+    )*};
+}
+
+integer_args!(u8, u16, u32, i32, i64, u64, usize, u128);
+
+impl Reply {
+    pub(super) fn from_frame(frame: Resp3Frame) -> Result<Self, RedisError> {
+        match frame {
+            Resp3Frame::BlobString { data, .. }
+            | Resp3Frame::SimpleString { data, .. }
+            | Resp3Frame::VerbatimString { data, .. }
+            | Resp3Frame::BigNumber { data, .. } => Ok(Self::Bytes(data)),
+            Resp3Frame::Number { data, .. } => Ok(Self::Integer(data)),
+            Resp3Frame::Null => Ok(Self::Nil),
+            Resp3Frame::Array { data, .. } | Resp3Frame::Push { data, .. } => data
+                .into_iter()
+                .map(Self::from_frame)
+                .collect::<Result<_, _>>()
+                .map(Self::Array),
+            Resp3Frame::SimpleError { data, .. } => Err(RedisError::from_reply(&data)),
+            Resp3Frame::BlobError { data, .. } => {
+                Err(RedisError::from_reply(&String::from_utf8_lossy(&data)))
+            }
+            Resp3Frame::Boolean { data, .. } => Ok(Self::Integer(data.into())),
+            Resp3Frame::Double { data, .. } => Ok(Self::Bytes(data.to_string().into())),
+            Resp3Frame::Map { .. }
+            | Resp3Frame::Set { .. }
+            | Resp3Frame::Hello { .. }
+            | Resp3Frame::ChunkedString(_) => {
+                Err(RedisError::unexpected("a reply of RESP2", "of RESP3"))
+            }
+        }
+    }
+
+    pub(crate) fn is_nil(&self) -> bool {
+        matches!(self, Self::Nil)
+    }
+
+    /// The elements; a nil counts as an empty array, as an expired wait and a missing key do.
+    pub(crate) fn into_array(self) -> Result<Vec<Self>, RedisError> {
+        match self {
+            Self::Array(elements) => Ok(elements),
+            Self::Nil => Ok(Vec::new()),
+            other => Err(RedisError::unexpected("an array", other.form())),
+        }
+    }
+
+    /// Exactly `N` elements: `let [moved, next] = reply.into_tuple()?;`.
+    pub(crate) fn into_tuple<const N: usize>(self) -> Result<[Self; N], RedisError> {
+        let elements = self.into_array()?;
+        let found = elements.len();
+        elements.try_into().map_err(|_| {
+            RedisError::unexpected(
+                &format!("{N} elements"),
+                &format!("an array of {found} elements"),
+            )
+        })
+    }
+
+    pub(crate) fn into_bytes(self) -> Result<Bytes, RedisError> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            other => Err(RedisError::unexpected("a string", other.form())),
+        }
+    }
+
+    pub(crate) fn into_text(self) -> Result<ByteString, RedisError> {
+        ByteString::try_from(self.into_bytes()?)
+            .map_err(|_| RedisError::unexpected("UTF-8 text", "bytes that are not"))
+    }
+
+    /// `None` for nil, otherwise the string.
+    pub(crate) fn into_optional_bytes(self) -> Result<Option<Bytes>, RedisError> {
+        match self {
+            Self::Nil => Ok(None),
+            other => other.into_bytes().map(Some),
+        }
+    }
+
+    /// An integer, also one that Redis wrote as a string (scores, fields of hashes).
+    pub(crate) fn as_integer(&self) -> Result<i64, RedisError> {
+        match self {
+            Self::Integer(number) => Ok(*number),
+            Self::Bytes(bytes) => std::str::from_utf8(bytes)
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(|| RedisError::unexpected("an integer", "another string")),
+            other => Err(RedisError::unexpected("an integer", other.form())),
+        }
+    }
+
+    /// A count: an integer that is not negative.
+    pub(crate) fn as_count(&self) -> Result<u64, RedisError> {
+        let number = self.as_integer()?;
+        u64::try_from(number).map_err(|_| RedisError::unexpected("a count", "a negative integer"))
+    }
+
+    pub(crate) fn form(&self) -> &'static str {
+        match self {
+            Self::Nil => "nil",
+            Self::Integer(_) => "an integer",
+            Self::Bytes(_) => "a string",
+            Self::Array(_) => "an array",
+        }
+    }
+}

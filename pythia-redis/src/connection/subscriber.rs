@@ -1,0 +1,279 @@
+//! Subscriptions: messages, and every gap between them that can be known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::config::Server;
+use fred::types::{ClusterHash, Message, Value};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::link::{Link, Live};
+use super::{command, read};
+use crate::error::{Kind, RedisError};
+
+/// What to subscribe to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Channels {
+    /// `SUBSCRIBE`
+    Exact(Vec<ByteString>),
+    /// `PSUBSCRIBE`
+    Patterns(Vec<ByteString>),
+    /// `SSUBSCRIBE`
+    Sharded(Vec<ByteString>),
+}
+
+/// What a subscription brings.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Notice {
+    Message {
+        channel: ByteString,
+        payload: Bytes,
+    },
+    /// So many messages were dropped, because nobody took them from the full buffer.
+    Dropped(u64),
+    /// The connection was lost and is subscribed again. What was published meanwhile is lost, uncounted.
+    Resubscribed {
+        away: Duration,
+    },
+}
+
+/// A subscription that outlives its connection.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    link: Arc<Link>,
+    channels: Channels,
+    /// Others subscribe on this connection too, so their messages arrive here and are passed over.
+    shared: bool,
+    session: Option<Session>,
+}
+
+/// A subscription on one client, until that client is replaced.
+#[derive(Debug)]
+struct Session {
+    live: Arc<Live>,
+    messages: Receiver<Message>,
+    connects: Receiver<Server>,
+    errors: Receiver<(fred::error::Error, Option<Server>)>,
+    /// When the server last showed to be there.
+    heard: Instant,
+    /// Since when nothing arrives.
+    down: Option<Instant>,
+    /// Whether there is a connection that has yet to be subscribed.
+    unsubscribed: bool,
+}
+
+enum Happened {
+    Message(Message),
+    Dropped(u64),
+    Disconnected,
+    Reconnected,
+    Nothing,
+}
+
+impl Subscriber {
+    pub(super) fn new(link: Arc<Link>, channels: Channels, shared: bool) -> Self {
+        Self {
+            link,
+            channels,
+            shared,
+            session: None,
+        }
+    }
+
+    /// Connects if need be, subscribes, and waits until the server has confirmed it: what is published from here on
+    /// arrives. [`next`](Self::next) does the same by itself.
+    ///
+    /// # Errors
+    /// If there is no connection, or the server refuses the subscription.
+    pub(crate) async fn subscribe(&mut self) -> Result<(), RedisError> {
+        self.session().await.map(drop)
+    }
+
+    /// The next thing that happens, or `None` if nothing does within `wait`. Dropped half-way, it loses nothing.
+    ///
+    /// # Errors
+    /// While there is no connection, and if the server refuses the subscription. The next call tries again.
+    pub(crate) async fn next(&mut self, wait: Duration) -> Result<Option<Notice>, RedisError> {
+        let deadline = Instant::now() + wait;
+        let shared = self.shared;
+        loop {
+            let (session, channels) = self.session().await?;
+            if let Some(down) = session.down.take_if(|_| !session.unsubscribed) {
+                let away = Instant::now().saturating_duration_since(down);
+                return Ok(Some(Notice::Resubscribed { away }));
+            }
+            match session.wait(deadline).await {
+                Happened::Message(message) => {
+                    if !shared || channels.hold(&message.channel) {
+                        return notice(message).map(Some);
+                    }
+                }
+                Happened::Dropped(count) => return Ok(Some(Notice::Dropped(count))),
+                Happened::Disconnected => {
+                    session.down.get_or_insert_with(Instant::now);
+                }
+                Happened::Reconnected => {
+                    session.down.get_or_insert_with(Instant::now);
+                    session.unsubscribed = true;
+                }
+                Happened::Nothing => return session.check().await.map(|()| None),
+            }
+        }
+    }
+
+    /// What has already arrived, without waiting: the way to fill a batch.
+    ///
+    /// # Errors
+    /// If a channel's name is not UTF-8.
+    pub(crate) fn try_next(&mut self) -> Result<Option<Notice>, RedisError> {
+        let Some(session) = &mut self.session else {
+            return Ok(None);
+        };
+        loop {
+            match session.messages.try_recv() {
+                Ok(message) if self.shared && !self.channels.hold(&message.channel) => {}
+                Ok(message) => return notice(message).map(Some),
+                Err(TryRecvError::Lagged(count)) => return Ok(Some(Notice::Dropped(count))),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(None),
+            }
+        }
+    }
+
+    /// The session, subscribed: a new one if the client was replaced.
+    async fn session(&mut self) -> Result<(&mut Session, &Channels), RedisError> {
+        let live = self.link.live().await?;
+        let session = match self.session.take() {
+            Some(session) if Arc::ptr_eq(&session.live, &live) => session,
+            Some(old) => Session::new(live, Some(old.down.unwrap_or_else(Instant::now))),
+            None => Session::new(live, None),
+        };
+        let session = self.session.insert(session);
+        if session.unsubscribed {
+            session.subscribe(&self.channels).await?;
+        }
+        Ok((session, &self.channels))
+    }
+}
+
+impl Session {
+    fn new(live: Arc<Live>, down: Option<Instant>) -> Self {
+        Self {
+            messages: live.client.message_rx(),
+            connects: live.client.reconnect_rx(),
+            errors: live.client.error_rx(),
+            heard: Instant::now(),
+            down,
+            unsubscribed: true,
+            live,
+        }
+    }
+
+    async fn subscribe(&mut self, channels: &Channels) -> Result<(), RedisError> {
+        let client = &self.live.client;
+        match channels {
+            Channels::Exact(names) => client.subscribe(texts(names)).await?,
+            Channels::Patterns(names) => client.psubscribe(texts(names)).await?,
+            Channels::Sharded(names) => client.ssubscribe(texts(names)).await?,
+        }
+        // fred answers SUBSCRIBE as soon as it is written. The reply to a PING behind it means that the server has
+        // carried it out; if the server refused, that error comes in place of the first reply.
+        self.ping().await?;
+        self.unsubscribed = false;
+        Ok(())
+    }
+
+    async fn wait(&mut self, deadline: Instant) -> Happened {
+        tokio::select! {
+            biased;
+            connect = self.connects.recv() => match connect {
+                Ok(_) | Err(RecvError::Lagged(_)) => Happened::Reconnected,
+                Err(RecvError::Closed) => Happened::Disconnected,
+            },
+            error = self.errors.recv() => match error {
+                Ok(_) | Err(RecvError::Lagged(_) | RecvError::Closed) => Happened::Disconnected,
+            },
+            message = self.messages.recv() => match message {
+                Ok(message) => {
+                    self.heard = Instant::now();
+                    Happened::Message(message)
+                }
+                Err(RecvError::Lagged(count)) => Happened::Dropped(count),
+                Err(RecvError::Closed) => Happened::Disconnected,
+            },
+            () = sleep_until(deadline) => Happened::Nothing,
+        }
+    }
+
+    /// A half-open connection looks like a silent channel, so silence is questioned now and then.
+    async fn check(&mut self) -> Result<(), RedisError> {
+        if !self.live.client.is_connected() {
+            return Err(self.live.why_disconnected());
+        }
+        if Instant::now().saturating_duration_since(self.heard) < SILENCE {
+            return Ok(());
+        }
+        self.ping().await
+    }
+
+    async fn ping(&mut self) -> Result<(), RedisError> {
+        let client = &self.live.client;
+        let ping = client.custom_raw(
+            command("PING", ClusterHash::Random, false),
+            Vec::<Value>::new(),
+        );
+        match timeout(PING_PATIENCE, ping).await {
+            Ok(answer) => {
+                read(answer)?;
+                self.heard = Instant::now();
+                Ok(())
+            }
+            Err(_) => {
+                self.down.get_or_insert(self.heard);
+                self.live.reconnect(PING_PATIENCE).await;
+                Err(RedisError::new(
+                    Kind::TimedOut,
+                    format!("silent for {PING_PATIENCE:?}, connected anew"),
+                ))
+            }
+        }
+    }
+}
+
+impl Channels {
+    fn hold(&self, channel: &str) -> bool {
+        match self {
+            Self::Exact(names) | Self::Patterns(names) | Self::Sharded(names) => {
+                names.iter().any(|name| *name == channel)
+            }
+        }
+    }
+}
+
+fn notice(message: Message) -> Result<Notice, RedisError> {
+    let payload = match message.value {
+        Value::String(text) => text.into_inner(),
+        Value::Bytes(bytes) => bytes,
+        other => {
+            return Err(RedisError::unexpected(
+                "a message with bytes",
+                &format!("{:?}", other.kind()),
+            ));
+        }
+    };
+    let channel = ByteString::try_from(message.channel.into_inner())
+        .map_err(|_| RedisError::unexpected("a channel name in UTF-8", "bytes that are not"))?;
+    Ok(Notice::Message { channel, payload })
+}
+
+fn texts(names: &[ByteString]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+/// How long a subscription may be silent before the server is asked whether it is still there.
+const SILENCE: Duration = Duration::from_secs(5);
+const PING_PATIENCE: Duration = Duration::from_secs(2);

@@ -1,0 +1,232 @@
+//! What can go wrong between this crate and Redis, sorted by meaning.
+//!
+//! This is the only file that reads fred's errors and the error texts of Redis. Everything else asks
+//! [`RedisError::kind`], so that "the group is gone" or "nobody answers" is decided once.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use fred::error::ErrorKind as FredKind;
+use pythia_core::{BrokerError, BrokerErrorKind, QueueName};
+
+/// A failed command or connection, sorted by meaning.
+///
+/// It becomes a [`BrokerError`] where the queue and the intention are known: [`during`](Self::during).
+#[derive(Clone, Debug)]
+pub(crate) struct RedisError {
+    kind: Kind,
+    detail: Cow<'static, str>,
+}
+
+/// What a failure means to the caller.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Kind {
+    /// The server refuses the credentials, or asks for some.
+    Auth,
+    /// A settings mistake that no retry heals: an unknown host, a bad URL, cluster mode on or off.
+    Misconfigured,
+    /// The stream or its consumer group is gone: make the group again.
+    NoGroup,
+    /// The user may not run this command or touch this key.
+    NoPermission,
+    /// The script is not in the server's cache. Handled by `eval`; callers never see it.
+    NoScript,
+    /// The database number in the URL does not exist.
+    NoSuchDatabase,
+    /// Redis has reached `maxmemory` and evicts nothing.
+    OutOfMemory,
+    /// Any error that has no meaning of its own here.
+    Other,
+    /// The reply is not of the form that the command promises.
+    Protocol,
+    /// The server is a replica: a fail-over moved the primary elsewhere.
+    ReadOnly,
+    /// The command was sent and nothing came back in time: it may or may not have been carried out.
+    TimedOut,
+    /// Redis cannot be reached, or is not ready: refused, closed, loading, cluster down.
+    Unavailable,
+    /// The key holds another type, most often because two patterns share one queue name.
+    WrongType,
+}
+
+impl RedisError {
+    pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind,
+            detail: detail.into(),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The server's or the client's own words.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The error for the runtime: what was attempted (`claim messages`), on which queue, and why it failed.
+    pub(crate) fn during(self, attempted: &'static str, queue: &QueueName) -> BrokerError {
+        self.while_attempting(attempted).queue(queue)
+    }
+
+    /// As [`during`](Self::during), for what concerns no single queue.
+    pub(crate) fn while_attempting(self, attempted: &'static str) -> BrokerError {
+        BrokerError::new(self.kind.into(), attempted).because(self)
+    }
+
+    /// The same error, met while connecting to `server`.
+    pub(crate) fn connecting_to(self, server: impl fmt::Display) -> Self {
+        let detail = format!("no connection to {server}: {}", self.detail);
+        Self::new(self.kind, detail)
+    }
+
+    /// An unexpected reply, named by what was expected and what came.
+    pub(crate) fn unexpected(expected: &str, found: &str) -> Self {
+        Self::new(
+            Kind::Protocol,
+            format!("expected {expected}, the reply is {found}"),
+        )
+    }
+
+    /// An error reply as Redis sent it, such as `WRONGTYPE Operation against a key ...`.
+    pub(crate) fn from_reply(text: &str) -> Self {
+        Self::new(classify_reply(text), text.trim().to_owned())
+    }
+}
+
+impl From<fred::error::Error> for RedisError {
+    fn from(error: fred::error::Error) -> Self {
+        Self::new(classify(&error), plain_words(error.details()))
+    }
+}
+
+impl fmt::Display for RedisError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.meaning(), self.detail)
+    }
+}
+
+impl std::error::Error for RedisError {}
+
+impl From<Kind> for BrokerErrorKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Auth => Self::Authentication,
+            Kind::Misconfigured | Kind::NoScript | Kind::NoSuchDatabase | Kind::Other => {
+                Self::Other
+            }
+            Kind::NoGroup => Self::SubscriptionLost,
+            Kind::NoPermission => Self::Permission,
+            Kind::OutOfMemory => Self::OutOfMemory,
+            Kind::Protocol => Self::Protocol,
+            Kind::ReadOnly => Self::ReadOnly,
+            Kind::TimedOut | Kind::Unavailable => Self::Unavailable,
+            Kind::WrongType => Self::WrongType,
+        }
+    }
+}
+
+impl Kind {
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Auth => "redis refuses the credentials, check the user and password in redis.url",
+            Self::Misconfigured => "the redis settings cannot work",
+            Self::NoGroup => "the stream or its consumer group is gone",
+            Self::NoPermission => "the redis user lacks a permission, grant it with ACL SETUSER",
+            Self::NoScript => "the script is not loaded",
+            Self::NoSuchDatabase => "the database in redis.url does not exist",
+            Self::OutOfMemory => "redis is out of memory, raise maxmemory or remove data",
+            Self::Other => "redis answered with an error",
+            Self::Protocol => "unexpected reply",
+            Self::ReadOnly => "this redis is a read-only replica, connect to the primary",
+            Self::TimedOut => "redis did not answer in time",
+            Self::Unavailable => "redis is unavailable",
+            Self::WrongType => {
+                "the key holds another type, give each pattern a queue name of its own"
+            }
+        }
+    }
+}
+
+fn classify(error: &fred::error::Error) -> Kind {
+    let details = error.details();
+    match error.kind() {
+        FredKind::Auth => Kind::Auth,
+        FredKind::Timeout => Kind::TimedOut,
+        FredKind::Config | FredKind::Url => match classify_reply(details) {
+            Kind::Other => Kind::Misconfigured,
+            precise => precise,
+        },
+        // "failed to lookup address information" is what getaddrinfo's errors have in common. A name that
+        // does not resolve can also be a resolver that is down, so it stays worth a retry.
+        FredKind::IO | FredKind::Canceled | FredKind::Backpressure | FredKind::Routing => {
+            Kind::Unavailable
+        }
+        FredKind::Protocol | FredKind::Parse => match classify_reply(details) {
+            Kind::Other => Kind::Protocol,
+            precise => precise,
+        },
+        _ => match classify_reply(details) {
+            // fred's own words for a command whose connection was lost under it once too often.
+            Kind::Other if is_lost_command(details) => Kind::Unavailable,
+            kind => kind,
+        },
+    }
+}
+
+/// fred shows an I/O error by its `Debug`: `Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }`.
+fn plain_words(details: &str) -> String {
+    let quoted = ["message: \"", "error: \""]
+        .into_iter()
+        .find_map(|before| Some(details.split_once(before)?.1.split_once('"')?.0));
+    match quoted {
+        Some(words) => words.to_lowercase(),
+        None => details.trim().trim_end_matches('.').to_owned(),
+    }
+}
+
+fn is_lost_command(details: &str) -> bool {
+    details.starts_with("Too many failed write attempts")
+        || details.starts_with("Failed to send command to router")
+        || details.starts_with("Client is not initialized")
+        || details.starts_with("channel closed")
+}
+
+/// Redis starts an error with a code in capitals; scripts put their own words and the code in between.
+fn classify_reply(text: &str) -> Kind {
+    let code = text.split_ascii_whitespace().next().unwrap_or_default();
+    match code.trim_start_matches('-') {
+        "BUSY" | "BUSYKEY" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "MISCONF"
+        | "NOREPLICAS" | "TRYAGAIN" => Kind::Unavailable,
+        "DENIED" | "NOAUTH" | "WRONGPASS" => Kind::Auth,
+        "NOGROUP" | "UNBLOCKED" => Kind::NoGroup,
+        "NOPERM" => Kind::NoPermission,
+        "NOSCRIPT" => Kind::NoScript,
+        "OOM" => Kind::OutOfMemory,
+        "READONLY" => Kind::ReadOnly,
+        "WRONGTYPE" => Kind::WrongType,
+        "ERR" => classify_words(text),
+        _ => Kind::Other,
+    }
+}
+
+/// Errors of code `ERR`: old servers, and anything that a script raised before 7.0, keep the real code inside.
+fn classify_words(text: &str) -> Kind {
+    const WORDS: [(&str, Kind); 9] = [
+        ("DB index is out of range", Kind::NoSuchDatabase),
+        ("invalid DB index", Kind::NoSuchDatabase),
+        ("cluster support disabled", Kind::Misconfigured),
+        ("Client sent AUTH, but no password is set", Kind::Auth),
+        ("max number of clients reached", Kind::Unavailable),
+        ("WRONGTYPE", Kind::WrongType),
+        ("-READONLY", Kind::ReadOnly),
+        ("-OOM", Kind::OutOfMemory),
+        ("NOGROUP", Kind::NoGroup),
+    ];
+    WORDS
+        .into_iter()
+        .find(|(words, _)| text.contains(words))
+        .map_or(Kind::Other, |(_, kind)| kind)
+}

@@ -1,0 +1,53 @@
+//! Lua scripts: named, compiled into the crate, and called by their digest.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use bytestring::ByteString;
+use sha1_smol::Sha1;
+
+/// One script, declared as a `static` beside the code that calls it:
+///
+/// ```ignore
+/// static CLAIM: Script = Script::new("list/claim", include_str!("../scripts/list/claim.lua"));
+/// ```
+///
+/// Its file starts with a header that names KEYS, ARGV and what it returns. Every script is bounded and may run
+/// twice (see the crate's notes on re-sent commands), and returns user data only nested: see
+/// [`connection`](crate::connection).
+pub(crate) struct Script {
+    name: &'static str,
+    source: &'static str,
+    digest: OnceLock<ByteString>,
+}
+
+impl Script {
+    /// Declares a script; `name` is its path below `scripts/`, without the extension.
+    pub(crate) const fn new(name: &'static str, source: &'static str) -> Self {
+        Self {
+            name,
+            source,
+            digest: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn source(&self) -> &'static str {
+        self.source
+    }
+
+    /// The SHA-1 of the source, in the lower-case hexadecimal that `EVALSHA` takes.
+    pub(crate) fn digest(&self) -> &ByteString {
+        self.digest
+            .get_or_init(|| Sha1::from(self.source).digest().to_string().into())
+    }
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Script").field(&self.name).finish()
+    }
+}

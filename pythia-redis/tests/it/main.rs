@@ -1,0 +1,1 @@
+//! Integration tests against a real Redis, in one binary: one module a subject.

@@ -1,0 +1,48 @@
+-- Hands the messages of silent consumers on: what has not been renewed for a lease goes to the retry stream, a message that
+-- was in two crashes to the suspect stream, one at the limit of attempts to the dead letters.
+-- KEYS  1 stream  2 retry  3 suspect  4 dead  5 clock
+-- ARGV  1 group  2 lease, ms  3 limit of attempts (failures and crashes)  4 how many at most
+-- Returns {recovered, dead, 1 if there is more, 1 if a suspect waits to be read}. Each move is atomic; sent again, it goes on
+-- where it was.
+local group, lease, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local now = now_ms()
+local recovered, dead, more = 0, 0, 0
+
+-- While Redis or every maintainer was away nobody could renew, so the owners get half a lease to do so first.
+local seen = tonumber(redis.call('HGET', KEYS[5], 'seen') or 0)
+local grace = tonumber(redis.call('HGET', KEYS[5], 'grace') or 0)
+if now - seen > lease / 2 or now < seen then grace = now + lease / 2 end
+redis.call('HSET', KEYS[5], 'seen', now, 'grace', grace)
+
+local bytes = 0
+if now >= grace then
+  for k = 1, 3 do
+    local key, room = KEYS[k], budget - recovered - dead
+    local rows = room > 0 and redis.call('XPENDING', key, group, 'IDLE', lease, '-', '+', room) or {}
+    for _, row in ipairs(rows) do
+      if bytes > 4194304 then more = 1 break end
+      local id = row[1]
+      local entry = redis.call('XRANGE', key, id, id)[1]
+      -- Without an entry somebody has deleted or trimmed it: all that is left of it is its place in the pending list.
+      if entry then
+        local fields = entry[2]
+        local of, from = meta(fields, id, k == 1)
+        of.crashes = of.crashes + 1
+        if of.crashes + of.failures >= limit then
+          local reason = 'crashed held by ' .. of.crashes .. ' workers that died or fell silent'
+          add(KEYS[4], { 'pythia-dead', reason, 'pythia-meta', meta_text(of) }, fields, from)
+          dead = dead + 1
+        else
+          add_ready(KEYS[2], KEYS[3], of, fields, from)
+          recovered = recovered + 1
+        end
+        for i = from, #fields do bytes = bytes + #fields[i] end
+      end
+      remove(key, group, id, k > 1)
+    end
+    if room <= 0 or #rows == room then more = 1 end
+  end
+end
+
+local waiting = redis.call('XLEN', KEYS[3]) > redis.call('XPENDING', KEYS[3], group)[1]
+return { recovered, dead, more, waiting and 1 or 0 }

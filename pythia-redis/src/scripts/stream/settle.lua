@@ -1,0 +1,42 @@
+-- Moves messages that are still ours to the delayed messages, the dead letters, or back; each move is atomic.
+-- KEYS  1 stream  2 retry  3 suspect  4 delayed of the group  5 dead
+-- ARGV  1 group  2 consumer, then five for each message: the operation (`retry`, `dead`, `release`), which of KEYS 1 to 3 it
+--       was read from, its id there, an argument (retry: how long to wait, ms; dead: `<kind> <error>`), and a member of the
+--       delayed set: 16 bytes that name the message, then a body that begins with pythia-meta
+-- Returns {stale, ms until the first delayed message if this call put it there, otherwise -1}. Sent again, it finds all
+-- of it stale.
+local group, consumer = ARGV[1], ARGV[2]
+local now = now_ms()
+local stale, earliest = 0, nil
+
+for i = 3, #ARGV, 5 do
+  local operation, which, id, argument, member = unpack(ARGV, i, i + 4)
+  local key = KEYS[tonumber(which)]
+  local pending = redis.pcall('XPENDING', key, group, id, id, 1, consumer)
+  if pending.err and not string.find(pending.err, 'NOGROUP', 1, true) then return pending end
+  if pending.err or not pending[1] then
+    stale = stale + 1
+  else
+    -- Stored before it is removed: if the store is refused (no memory left), the message stays where it is.
+    local wait = operation == 'retry' and tonumber(argument) or 0
+    if wait > 0 then
+      redis.call('ZADD', KEYS[4], now + wait, member)
+      earliest = math.min(earliest or wait, wait)
+    else
+      local fields = parse(member, 17)
+      if operation == 'dead' then
+        add(KEYS[5], { 'pythia-dead', argument }, fields, 1)
+      else
+        local of, from = meta(fields, id, false)
+        add_ready(KEYS[2], KEYS[3], of, fields, from)
+      end
+    end
+    remove(key, group, id, which ~= '1')
+  end
+end
+
+if earliest then
+  local first = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
+  if tonumber(first[2]) >= now + earliest then return { stale, earliest } end
+end
+return { stale, -1 }

@@ -5,8 +5,7 @@
 local group = ARGV[1]
 local ready, pending, lag, first_ready = 0, 0, -1, nil
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 for k = 1, 3 do
   local key, found = KEYS[k], nil
   local groups = redis.call('EXISTS', key) == 1 and redis.call('XINFO', 'GROUPS', key) or {}

@@ -41,6 +41,5 @@ if replay ~= '' and redis.call('HGET', KEYS[6], 'replayed') ~= replay then
   redis.call('DEL', KEYS[5])
 end
 
-local time = redis.call('TIME')
-redis.call('ZADD', KEYS[4], time[1] * 1000 + math.floor(time[2] / 1000) + lease, consumer)
+redis.call('ZADD', KEYS[4], now_ms() + lease, consumer)
 return made

@@ -7,11 +7,6 @@
 local SUSPECT = 2   -- crashes from which on a message is handed out alone
 local WIDE = 3900   -- values that one command takes at most: unpack() of 8,000 fails
 
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
 -- The counters of an entry, and where its own fields begin. `fresh`: it lies in the queue's stream, where nothing is ours.
 local function meta(fields, id, fresh)
   if not fresh and fields[1] == 'pythia-meta' then

@@ -1,13 +1,9 @@
 -- Makes due messages ready: those of the queue in its stream, for all groups; those of the group in its own streams.
--- One promoter at a time sleeps to the next due time, so that not all workers wake for every message.
+-- One worker at a time is told the next due time and sleeps to it, so that not all of them wake for every message.
 -- KEYS  1 stream  2 retry  3 suspect  4 delayed of the queue  5 delayed of the group  6 promoter
--- ARGV  1 worker  2 how long it stays the promoter, ms  3 how many at most  4 `1` to become the promoter in any case
+-- ARGV  1 worker  2 how long it stays the promoter, ms  3 how many at most
 -- Returns {promoted, 1 if there is more, ms until the next is due, or -1 if there is none or another is the promoter}.
 local worker, ttl, budget = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local promoter = redis.call('GET', KEYS[6])
-if promoter and promoter ~= worker and ARGV[4] ~= '1' then return { 0, 0, -1 } end
-redis.call('SET', KEYS[6], worker, 'PX', ttl)
-
 local now, promoted, bytes, next_due = now_ms(), 0, 0, nil
 for k = 4, 5 do
   local due = redis.call('ZRANGEBYSCORE', KEYS[k], '-inf', now, 'LIMIT', 0, budget - promoted)
@@ -27,4 +23,9 @@ for k = 4, 5 do
   if first[2] then next_due = math.min(next_due or math.huge, tonumber(first[2])) end
 end
 if not next_due then return { promoted, 0, -1 } end
-return { promoted, next_due <= now and 1 or 0, math.max(next_due - now, 0) }
+if next_due <= now then return { promoted, 1, -1 } end
+
+local promoter = redis.call('GET', KEYS[6])
+if promoter and promoter ~= worker then return { promoted, 0, -1 } end
+redis.call('SET', KEYS[6], worker, 'PX', ttl)
+return { promoted, 0, next_due - now }

@@ -8,14 +8,8 @@ local group, lease, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]
 local now = now_ms()
 local recovered, dead, more = 0, 0, 0
 
--- While Redis or every maintainer was away nobody could renew, so the owners get half a lease to do so first.
-local seen = tonumber(redis.call('HGET', KEYS[5], 'seen') or 0)
-local grace = tonumber(redis.call('HGET', KEYS[5], 'grace') or 0)
-if now - seen > lease / 2 or now < seen then grace = now + lease / 2 end
-redis.call('HSET', KEYS[5], 'seen', now, 'grace', grace)
-
 local bytes = 0
-if now >= grace then
+if now >= grace(KEYS[5], now, lease) then
   for k = 1, 3 do
     local key, room = KEYS[k], budget - recovered - dead
     local rows = room > 0 and redis.call('XPENDING', key, group, 'IDLE', lease, '-', '+', room) or {}

@@ -1,11 +1,13 @@
 -- Renews the lease of a consumer and of what it holds. An id that is not its own any more is not taken back: XCLAIM alone
 -- would take it from its new owner.
--- KEYS  1 stream  2 retry  3 suspect  4 consumers
+-- KEYS  1 stream  2 retry  3 suspect  4 consumers  5 clock
 -- ARGV  1 group  2 consumer  3 lease, ms  4, 5, 6 how many ids of KEYS 1, 2, 3 (1,000 in all)  7.. these ids, each key's
 --       ascending
 -- Returns {1 if a suspect waits to be read, otherwise 0, {lost ids of KEYS 1}, {of KEYS 2}, {of KEYS 3}}.
 local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
-redis.call('ZADD', KEYS[4], now_ms() + lease, consumer)
+local now = now_ms()
+redis.call('ZADD', KEYS[4], now + lease, consumer)
+grace(KEYS[5], now, lease)
 
 -- The ids from first to last that are pending for this consumer, as a set.
 local function held(key, first, last)

@@ -26,8 +26,7 @@ if strategy == 'length' then
   -- To keep none there is no entry to stop at.
   target = #head > math.min(excess, budget) and head[#head][1] or floor
 elseif strategy == 'age' then
-  local time = redis.call('TIME')
-  target = string.format('%.0f-0', math.max(time[1] * 1000 + math.floor(time[2] / 1000) - limit, 0))
+  target = string.format('%.0f-0', math.max(now_ms() - limit, 0))
 end
 
 local held = less(floor, target)

@@ -32,6 +32,10 @@ pub enum Guarantee {
 /// can start before its broker.
 #[async_trait]
 pub trait Broker: Debug + Send + Sync + 'static {
+    /// Equal for all handles to one broker, different for different brokers: usually the address of what the handles
+    /// share.
+    fn identity(&self) -> usize;
+
     /// What it promises; checked against what the routes ask when the runner is built.
     fn guarantee(&self) -> Guarantee;
 
@@ -189,6 +193,10 @@ pub struct OverLimit {
     reason = "a decorator that forgets a method changes its meaning"
 )]
 impl<B: Broker + ?Sized> Broker for Arc<B> {
+    fn identity(&self) -> usize {
+        (**self).identity()
+    }
+
     fn guarantee(&self) -> Guarantee {
         (**self).guarantee()
     }

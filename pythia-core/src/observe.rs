@@ -251,6 +251,8 @@ pub enum GapCause {
     Disconnected,
     /// Numbers of a publisher of ours are missing.
     MissingNumbers,
+    /// The drain time was over before all that had been received was processed.
+    Shutdown,
 }
 
 impl GapCause {
@@ -260,6 +262,7 @@ impl GapCause {
             Self::BufferFull => "buffer_full",
             Self::Disconnected => "disconnected",
             Self::MissingNumbers => "missing_numbers",
+            Self::Shutdown => "shutdown",
         }
     }
 }

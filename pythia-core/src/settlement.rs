@@ -136,6 +136,14 @@ impl Settlement {
         }
     }
 
+    /// How long the message waits before it is due again, if it is to be tried again.
+    pub fn delay(&self) -> Option<Duration> {
+        match self {
+            Self::Retry { after, .. } => Some(*after),
+            _ => None,
+        }
+    }
+
     /// Which delivery it is about.
     pub fn receipt(&self) -> Receipt {
         match self {

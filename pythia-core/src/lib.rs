@@ -7,6 +7,7 @@ pub mod envelope;
 mod error;
 mod job;
 mod layer;
+pub mod memory;
 mod message;
 pub mod observe;
 pub mod resilience;
@@ -17,6 +18,7 @@ mod worker;
 pub use error::{BrokerError, BrokerErrorKind, ConfigError, WorkError, WorkErrorKind};
 pub use job::{CancelReason, Cancellation, Job};
 pub use layer::Layer;
+pub use memory::{MemoryBroker, MemoryConfig};
 pub use message::{Deliver, Delivery, Headers, Message, MessageId, Payload, QueueName, Receipt};
 pub use worker::{
     BatchWorker, JobFn, StateFn, Worker, WorkerFn, WorkerFnWith, worker_fn, worker_fn_with,

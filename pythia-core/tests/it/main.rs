@@ -1,0 +1,3 @@
+//! What users of the crate see, from outside.
+
+mod memory;

@@ -140,11 +140,11 @@ impl FanOutSource {
             }
             (count, std::mem::take(&mut buffer.lost))
         };
-        self.report(lost);
+        self.report(GapCause::BufferFull, lost);
         taken > 0
     }
 
-    fn report(&self, lost: u64) {
+    fn report(&self, cause: GapCause, lost: u64) {
         if lost > 0 {
             // Cloned, so that an observer that attaches another one does not meet a locked lock.
             let observers = self
@@ -154,7 +154,7 @@ impl FanOutSource {
                 .clone();
             observers.on_event(&Event::Gap {
                 queue: &self.name,
-                cause: GapCause::BufferFull,
+                cause,
                 lost: Some(lost),
                 lasted: None,
             });
@@ -181,7 +181,8 @@ impl Source for FanOutSource {
     async fn close(&mut self) -> Result<(), BrokerError> {
         let ended = self.channel.lock().buffers.remove(&self.id);
         if let Some(buffer) = ended {
-            self.report(buffer.lost + buffer.deliveries.len() as u64);
+            self.report(GapCause::BufferFull, buffer.lost);
+            self.report(GapCause::Shutdown, buffer.deliveries.len() as u64);
         }
         Ok(())
     }

@@ -224,6 +224,10 @@ impl fmt::Debug for MemoryBroker {
 
 #[async_trait]
 impl Broker for MemoryBroker {
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     fn guarantee(&self) -> Guarantee {
         if self.0.config.fan_out {
             Guarantee::AtMostOnce

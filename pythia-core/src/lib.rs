@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod broker;
 pub mod codec;
+pub mod config;
 pub mod envelope;
 mod error;
 mod job;
@@ -15,6 +16,7 @@ pub mod settlement;
 pub mod store;
 mod worker;
 
+pub use config::Config;
 pub use error::{BrokerError, BrokerErrorKind, ConfigError, WorkError, WorkErrorKind};
 pub use job::{CancelReason, Cancellation, Job};
 pub use layer::Layer;

@@ -1,0 +1,377 @@
+//! Settings: built-in defaults, then a TOML file, then environment variables, each over the one before.
+//!
+//! ```
+//! use pythia_core::config::Config;
+//!
+//! #[derive(Debug, Default, PartialEq, serde::Deserialize)]
+//! #[serde(default, deny_unknown_fields)]
+//! struct Metrics {
+//!     listen: Option<String>,
+//! }
+//!
+//! let config = Config::from_sources(
+//!     Some("[metrics]\nlisten = \"127.0.0.1:9100\""),
+//!     [("PYTHIA_METRICS__LISTEN", "0.0.0.0:9100")],
+//! )?;
+//! let metrics: Metrics = config.section("metrics")?;
+//! assert_eq!(metrics.listen.as_deref(), Some("0.0.0.0:9100"));
+//!
+//! let misspelt = Config::from_toml("[metrics]\nlisen = \"127.0.0.1:9100\"")?;
+//! assert_eq!(
+//!     misspelt.section::<Metrics>("metrics").unwrap_err().to_string(),
+//!     "unknown setting \"metrics.lisen\" (line 2); did you mean \"metrics.listen\"?"
+//! );
+//! # Ok::<(), pythia_core::ConfigError>(())
+//! ```
+//!
+//! # The file
+//! Its sections are `[broker]`, `[runner]`, `[worker]`, `[retry]`, `[breaker]`, `[timeout]`, `[memory]`, `[redis]`,
+//! `[metrics]`, and one `[routes.NAME]` for each route that differs from the others. Each crate reads its own by
+//! [`Config::section`]; the structs that it reads them into hold the defaults. Durations are texts with a unit: `"500ms"`,
+//! `"30s"`, `"1h 30m"`.
+//!
+//! # Environment variables
+//! `PYTHIA_SECTION__KEY`, two underscores for each level: `PYTHIA_REDIS__STREAM__GROUP` is `group` in `[redis.stream]`,
+//! and `PYTHIA_RETRY__MAX_ATTEMPTS` is `max_attempts` in `[retry]`. The text is read as the type of the setting, so a
+//! password of digits keeps its zeros. Lists are separated by commas. An empty text unsets what may be unset.
+//!
+//! # What is refused
+//! A setting that nobody knows, a value of the wrong type, a variable that starts with `PYTHIA_` and is no setting. The
+//! error names the setting, the line or the variable, and the closest name that is known. Values of settings that hold
+//! secrets are not shown.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use figment::value::{Dict, Value};
+use figment::{Figment, Profile, Provider};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::ConfigError;
+use crate::memory::MemoryBroker;
+use crate::resilience::{BreakerConfig, RetryConfig, TimeoutConfig};
+
+mod masked;
+mod refusal;
+mod setting;
+mod source;
+
+use masked::Masked;
+use refusal::{did_you_mean, in_brackets};
+use setting::{Setting, place};
+use source::{FILE_VARIABLE, Leaf, route_key};
+
+/// The settings of a process, not yet read into the structs that use them. Without any source: all defaults.
+#[derive(Clone, Default)]
+pub struct Config {
+    layers: Figment,
+}
+
+impl Config {
+    /// The file that `PYTHIA_CONFIG` names, if it names one, and the environment over it.
+    ///
+    /// # Errors
+    /// If that file can't be read or is not TOML, or if a section or variable is unknown.
+    pub fn load() -> Result<Self, ConfigError> {
+        Self::load_from(env::vars_os())
+    }
+
+    /// This file, and the environment over it; for a program that is told its file by an argument.
+    ///
+    /// # Errors
+    /// If the file can't be read (a missing file is an error) or is not TOML, or if a section or variable is unknown.
+    pub fn from_file(file: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        Self::assemble(read_file(file.as_ref())?, text_variables(env::vars_os())?)
+    }
+
+    /// This text alone: no file, and no environment.
+    ///
+    /// # Errors
+    /// If it is not TOML, or if a section is unknown.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        Self::assemble(source::toml(text, None)?, Vec::new())
+    }
+
+    /// These sources in place of the process's own, so that a test needs neither files nor variables.
+    ///
+    /// # Errors
+    /// If the text is not TOML, or if a section or variable is unknown.
+    pub fn from_sources<N: Into<String>, V: Into<String>>(
+        toml: Option<&str>,
+        environment: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Self, ConfigError> {
+        let environment = environment
+            .into_iter()
+            .map(|(name, text)| (name.into(), text.into()))
+            .collect();
+        Self::assemble(source::toml(toml.unwrap_or_default(), None)?, environment)
+    }
+
+    /// Reads a section, or a part of one, as in `redis.stream`. What is not set has the default of `T`.
+    ///
+    /// `T` is to be `#[serde(default, deny_unknown_fields)]`, and to avoid `flatten`, `untagged` and `tag`: through them
+    /// serde does not say which type it wants, and variables stay text.
+    ///
+    /// # Errors
+    /// If the section has a key that `T` does not know, or a value that it does not take.
+    pub fn section<T: DeserializeOwned>(&self, name: &str) -> Result<T, ConfigError> {
+        let value = self.value(name);
+        let path: Vec<String> = name.split('.').map(str::to_owned).collect();
+        self.read(&value, |inner| [&path, inner].concat())
+    }
+
+    /// Reads the settings of a route: `[worker]` with `[retry]`, `[breaker]` and `[timeout]` as tables in it, and
+    /// `[routes.NAME]` over all of that. Names are the same if they differ only in case and punctuation, because a
+    /// variable's name can't hold it: `PYTHIA_ROUTES__EU_ORDERS__BATCH` is meant for the route `eu:orders`.
+    ///
+    /// # Errors
+    /// As [`section`](Self::section); the error names the table that the setting is in.
+    pub fn route<T: DeserializeOwned>(&self, name: &str) -> Result<T, ConfigError> {
+        let name = route_key(name);
+        let overlay = self.value("routes").into_dict().unwrap_or_default();
+        let overlay = overlay
+            .get(&name)
+            .cloned()
+            .unwrap_or_else(|| Dict::new().into());
+        let route = ["routes".to_owned(), name];
+        let mut defaults = self.worker()?;
+        for table in ROUTE_TABLES {
+            defaults.insert(table.into(), self.value(table));
+        }
+        let whole = overlaid(Value::from(defaults), overlay.clone());
+        self.read(&whole, |inner| {
+            if inner.is_empty() || overlay.find_ref(&inner.join(".")).is_some() {
+                [&route, inner].concat()
+            } else if ROUTE_TABLES.contains(&inner[0].as_str()) {
+                inner.to_vec()
+            } else {
+                [&["worker".to_owned()], inner].concat()
+            }
+        })
+    }
+
+    /// The routes that have a section of their own, as variables name them: in lower case, `_` for punctuation.
+    pub fn routes(&self) -> Vec<String> {
+        let routes = self.value("routes").into_dict().unwrap_or_default();
+        routes.into_keys().collect()
+    }
+
+    /// Whether a section, or a part of one, as in `redis.stream`, is there.
+    pub fn contains(&self, name: &str) -> bool {
+        self.layers.contains(name)
+    }
+
+    /// Which broker the settings ask for: `type` in `[broker]`.
+    ///
+    /// # Errors
+    /// If `[broker]` has another key, or there is no such broker.
+    pub fn broker_type(&self) -> Result<BrokerType, ConfigError> {
+        self.section("broker")
+            .map(|broker: BrokerConfig| broker.kind)
+    }
+
+    /// Reads all sections of this crate, so that a mistake in one that nobody reads yet comes up at the start as well.
+    /// (Unknown sections never get this far; `[redis]` and `[metrics]` are read by their crates.)
+    ///
+    /// # Errors
+    /// The first setting that is unknown, of the wrong type, or makes no sense.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.broker_type()?;
+        MemoryBroker::with_config(self.section("memory")?)?;
+        self.section::<RetryConfig>("retry")?.checked()?;
+        self.section::<BreakerConfig>("breaker")?.checked()?;
+        self.section::<TimeoutConfig>("timeout")?.checked()?;
+        Ok(())
+    }
+
+    fn load_from(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let (file, variables): (Vec<_>, Vec<_>) = variables
+            .into_iter()
+            .partition(|(name, _)| name == FILE_VARIABLE);
+        let file = match file.into_iter().next() {
+            Some((_, file)) if !file.is_empty() => read_file(Path::new(&file))?,
+            _ => Vec::new(),
+        };
+        Self::assemble(file, text_variables(variables)?)
+    }
+
+    fn assemble(file: Vec<Leaf>, environment: Vec<(String, String)>) -> Result<Self, ConfigError> {
+        let layers = file
+            .into_iter()
+            .chain(source::environment(environment)?)
+            .fold(Figment::new(), Figment::merge);
+        let config = Self { layers };
+        for (section, value) in config.sections() {
+            config.check_section(&section, &value)?;
+        }
+        Ok(config)
+    }
+
+    fn check_section(&self, section: &str, value: &Value) -> Result<(), ConfigError> {
+        let place = in_brackets(place(&self.layers, value));
+        if !SECTIONS.contains(&section) {
+            let hint = did_you_mean(section, SECTIONS, |meant| format!("[{meant}]"));
+            return Err(ConfigError::new(format!(
+                "unknown section [{section}]{place}{hint}"
+            )));
+        }
+        let Some(entries) = value.as_dict() else {
+            return Err(ConfigError::new(format!(
+                "\"{section}\" is a section, [{section}], not a setting{place}"
+            )));
+        };
+        if section == "routes" {
+            for (route, settings) in entries {
+                self.check_is_route(route, settings)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_is_route(&self, route: &str, settings: &Value) -> Result<(), ConfigError> {
+        match settings.as_dict() {
+            Some(_) => Ok(()),
+            None => Err(ConfigError::new(format!(
+                "\"routes.{route}\" is a section, [routes.{route}], not a setting{}",
+                in_brackets(place(&self.layers, settings)),
+            ))),
+        }
+    }
+
+    /// `[worker]`, which must not hold what belongs to a route or has a section of its own.
+    fn worker(&self) -> Result<Dict, ConfigError> {
+        let worker = self.value("worker").into_dict().unwrap_or_default();
+        for (key, value) in &worker {
+            let hint = if ROUTE_TABLES.contains(&key.as_str()) {
+                format!("it is a section of its own, [{key}]")
+            } else if key == "queue" {
+                "a queue is set by [routes.NAME]".to_owned()
+            } else {
+                continue;
+            };
+            let place = in_brackets(place(&self.layers, value));
+            return Err(ConfigError::new(format!(
+                "unknown setting \"worker.{key}\"{place}; {hint}"
+            )));
+        }
+        Ok(worker)
+    }
+
+    fn value(&self, name: &str) -> Value {
+        self.layers
+            .find_value(name)
+            .unwrap_or_else(|_| Value::from(Dict::new()))
+    }
+
+    fn sections(&self) -> Dict {
+        let mut profiles = self.layers.data().unwrap_or_default();
+        profiles.remove(&Profile::Default).unwrap_or_default()
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        value: &Value,
+        full_path: impl Fn(&[String]) -> Vec<String>,
+    ) -> Result<T, ConfigError> {
+        T::deserialize(Setting::new(&self.layers, value))
+            .map_err(|refusal| refusal.or_at(place(&self.layers, value)).at(full_path))
+    }
+}
+
+/// Shows what is set, without secrets.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Masked {
+            value: &Value::from(self.sections()),
+            path: &[],
+        }
+        .fmt(f)
+    }
+}
+
+/// `[broker]`: where messages come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct BrokerConfig {
+    #[serde(rename = "type")]
+    kind: BrokerType,
+}
+
+/// The brokers that settings can ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum BrokerType {
+    /// Redis lists.
+    List,
+    /// The in-memory broker of this process.
+    #[default]
+    Memory,
+    /// Redis pub/sub.
+    Pubsub,
+    /// Whichever of lists, streams and pub/sub has a section: `[redis.list]`, `[redis.stream]` or `[redis.pubsub]`.
+    Redis,
+    /// Redis streams with consumer groups.
+    Stream,
+}
+
+/// Every section that there is: a crate that adds one is named here, so that all the others are refused.
+const SECTIONS: &[&str] = &[
+    "breaker", "broker", "memory", "metrics", "redis", "retry", "routes", "runner", "timeout",
+    "worker",
+];
+
+/// Sections that a route may have as tables of its own.
+const ROUTE_TABLES: [&str; 3] = ["breaker", "retry", "timeout"];
+
+fn overlaid(below: Value, above: Value) -> Value {
+    match (below, above) {
+        (Value::Dict(_, mut below), Value::Dict(tag, above)) => {
+            for (key, value) in above {
+                let merged = match below.remove(&key) {
+                    Some(old) => overlaid(old, value),
+                    None => value,
+                };
+                below.insert(key, merged);
+            }
+            Value::Dict(tag, below)
+        }
+        (_, above) => above,
+    }
+}
+
+fn read_file(file: &Path) -> Result<Vec<Leaf>, ConfigError> {
+    let text = fs::read_to_string(file).map_err(|error| {
+        ConfigError::new(format!(
+            "can't read the configuration file {}: {error}",
+            file.display()
+        ))
+    })?;
+    source::toml(&text, Some(file))
+}
+
+/// The variables that may be ours. (`env::vars()` would panic at the first of anybody's that is not UTF-8.)
+fn text_variables(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>, ConfigError> {
+    variables
+        .into_iter()
+        .filter_map(|(name, text)| Some((name.into_string().ok()?, text)))
+        .filter(|(name, _)| source::is_ours(name))
+        .map(|(name, text)| match text.into_string() {
+            Ok(text) => Ok((name, text)),
+            Err(_) => Err(ConfigError::new(format!(
+                "environment variable {name} is not UTF-8"
+            ))),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

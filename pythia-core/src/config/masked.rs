@@ -1,0 +1,47 @@
+//! Shows settings without the secrets among them.
+
+use std::fmt;
+use std::slice;
+
+use figment::value::Value;
+
+use super::refusal::shown;
+
+/// A value, and the keys that lead to it.
+pub(super) struct Masked<'a> {
+    pub(super) value: &'a Value,
+    pub(super) path: &'a [String],
+}
+
+impl fmt::Debug for Masked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.value {
+            Value::Array(_, items) => {
+                let path = self.path;
+                let items = items.iter().map(|value| Masked { value, path });
+                f.debug_list().entries(items).finish()
+            }
+            Value::Dict(_, entries) => {
+                let mut map = f.debug_map();
+                for (key, value) in entries {
+                    let path = &[self.path, slice::from_ref(key)].concat();
+                    map.entry(key, &Masked { value, path });
+                }
+                map.finish()
+            }
+            _ if is_secret(self.path) => f.write_str("***"),
+            Value::Bool(_, value) => value.fmt(f),
+            Value::String(_, text) => text.fmt(f),
+            value => f.write_str(&shown(&value.to_actual())),
+        }
+    }
+}
+
+/// Whether a setting may hold a password, so that its value is never shown. Broad on purpose.
+pub(super) fn is_secret(path: &[String]) -> bool {
+    path.iter().any(|key| {
+        ["password", "secret", "token", "url"]
+            .iter()
+            .any(|secret| key.contains(secret))
+    })
+}

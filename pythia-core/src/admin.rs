@@ -124,6 +124,9 @@ pub enum Purge {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerStats {
+    /// Which server, and which connections to it: a short name without credentials, such as `127.0.0.1:6379/0`. Two
+    /// brokers of a process that count separately have different names.
+    pub server: String,
     /// Configured size of the pool for short commands.
     pub pool_size: u64,
     /// Connections that work.

@@ -14,8 +14,9 @@ use futures_util::poll;
 use pythia_core::admin::ServerStats;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::reply::Reply;
 use super::stats::Counters;
 use crate::config::RedisConfig;
 use crate::error::{Kind, RedisError};
@@ -48,6 +49,10 @@ pub(super) struct Live {
     pub(super) client: Client,
     task: Task,
     events: Mutex<Events>,
+    /// When a command was answered last.
+    answered: Mutex<Instant>,
+    /// When the connection was last given up for what its commands came to.
+    given_up: Mutex<Option<Instant>>,
     counters: Arc<Counters>,
 }
 
@@ -61,6 +66,8 @@ struct Events {
     connects: Receiver<Server>,
     last_error: Option<RedisError>,
     established: u64,
+    /// Whether the last event was an error. fred calls a client connected until it tries to connect again.
+    down: bool,
 }
 
 impl Link {
@@ -92,13 +99,11 @@ impl Link {
     pub(super) async fn connected(&self, patience: Duration) -> Result<Arc<Live>, RedisError> {
         let live = self.live().await?;
         let deadline = Instant::now() + patience;
-        while !live.client.is_connected() {
+        while !live.is_up() {
             if Instant::now() >= deadline {
                 return Err(live.why_disconnected());
             }
-            // fred looks at the state before it listens for the change, so one wait can miss it.
-            let look_again = (Instant::now() + STATE_POLL).min(deadline);
-            let _missed = timeout_at(look_again, live.client.wait_for_connect()).await;
+            sleep_until(deadline.min(Instant::now() + STATE_POLL)).await;
         }
         Ok(live)
     }
@@ -114,7 +119,7 @@ impl Link {
             ClientState::Disconnected | ClientState::Disconnecting => stats.disconnected += 1,
         }
         stats.queued += live.client.command_queue_len() as u64;
-        live.count_events();
+        drop(live.events());
     }
 
     fn current(&self) -> Option<Arc<Live>> {
@@ -146,6 +151,7 @@ impl Link {
             connects: client.reconnect_rx(),
             last_error: None,
             established: 0,
+            down: false,
         };
         let mut connected = Box::pin(client.wait_for_connect());
         // Subscribes before there is anything to miss.
@@ -161,6 +167,8 @@ impl Link {
             client,
             task,
             events: Mutex::new(events),
+            answered: Mutex::new(Instant::now()),
+            given_up: Mutex::new(None),
             counters: Arc::clone(&self.counters),
         })
     }
@@ -225,6 +233,37 @@ impl Link {
 }
 
 impl Live {
+    /// Draws the consequences of what a command, sent at `sent`, came to: gives up a connection that is dead, or
+    /// leads to the wrong server.
+    pub(super) async fn learn(&self, sent: Instant, outcome: &Result<Reply, RedisError>) {
+        let useless = match outcome.as_ref().map_err(RedisError::kind) {
+            // A primary that became a replica keeps its connections: only a new one finds the new primary.
+            Err(Kind::ReadOnly) => true,
+            // fred counts silence from the last write, so a busy half-open connection never looks silent to it.
+            Err(Kind::TimedOut) => *lock(&self.answered) < sent,
+            Err(Kind::Unavailable) => false,
+            _ => {
+                *lock(&self.answered) = Instant::now();
+                false
+            }
+        };
+        if useless && self.may_give_up() {
+            self.reconnect(GIVE_UP_PATIENCE).await;
+        }
+    }
+
+    /// One reconnect serves all commands that ask for it at about the same time.
+    fn may_give_up(&self) -> bool {
+        let now = Instant::now();
+        let mut given_up = lock(&self.given_up);
+        let lately =
+            given_up.is_some_and(|at| now.saturating_duration_since(at) < GIVE_UP_INTERVAL);
+        if !lately {
+            *given_up = Some(now);
+        }
+        !lately
+    }
+
     /// Drops the connection and makes a new one, for at most `patience`.
     pub(super) async fn reconnect(&self, patience: Duration) {
         // The outcome shows in the next command; a reconnect that takes longer goes on by itself.
@@ -233,25 +272,29 @@ impl Live {
 
     /// The error to give to a caller who found the connection down.
     pub(super) fn why_disconnected(&self) -> RedisError {
-        let mut events = lock(&self.events);
-        events.drain();
-        match &events.last_error {
+        match &self.events().last_error {
             Some(error) => error.clone(),
             None => RedisError::new(Kind::Unavailable, "not connected"),
         }
     }
 
-    fn count_events(&self) {
+    pub(super) fn is_up(&self) -> bool {
+        self.client.is_connected() && !self.events().down
+    }
+
+    /// The events until now, with the reconnects among them counted.
+    fn events(&self) -> MutexGuard<'_, Events> {
         let mut events = lock(&self.events);
         let before = events.reconnects();
         events.drain();
         self.counters.reconnected(events.reconnects() - before);
+        events
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.count_events();
+        drop(self.events());
     }
 }
 
@@ -267,6 +310,7 @@ impl Events {
     }
 
     fn drain(&mut self) {
+        let established = self.established;
         loop {
             match self.connects.try_recv() {
                 Ok(_) => self.established += 1,
@@ -274,13 +318,20 @@ impl Events {
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
+        let connected = self.established > established;
+        let mut failed = false;
         loop {
             match self.errors.try_recv() {
-                Ok((error, _)) => self.last_error = Some(error.into()),
+                Ok((error, _)) => {
+                    self.last_error = Some(error.into());
+                    failed = true;
+                }
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
+        // Of both, the order is not known. Up is the safe guess: a wrong `down` would have no event left to end it.
+        self.down = !connected && (failed || self.down);
     }
 }
 
@@ -297,4 +348,7 @@ fn millis(duration: Duration) -> u32 {
 const COMMAND_ATTEMPTS: u32 = 3;
 /// Room for connection events that nobody has counted yet; more of them are still counted, by their number.
 const EVENT_CAPACITY: usize = 16;
-const STATE_POLL: Duration = Duration::from_millis(50);
+const GIVE_UP_INTERVAL: Duration = Duration::from_secs(1);
+const GIVE_UP_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a lost connection is looked at. fred tells of changes too, but not in a way that misses none.
+const STATE_POLL: Duration = Duration::from_millis(20);

@@ -41,6 +41,8 @@ mod link;
 mod reply;
 mod stats;
 mod subscriber;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -52,9 +54,9 @@ use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand, Resp3Frame, Value};
 use pythia_core::admin::ServerStats;
 use pythia_core::observe::{Event, Observer};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use self::link::{Link, Live, Role};
+use self::link::{Link, Role};
 use self::stats::Counters;
 use crate::config::RedisConfig;
 use crate::error::{Kind, RedisError};
@@ -83,7 +85,6 @@ pub(crate) struct Connection {
     links: Arc<[Arc<Link>]>,
     turn: Arc<AtomicUsize>,
     counters: Arc<Counters>,
-    silence: Duration,
 }
 
 /// A connection for commands that wait for data. One command at a time.
@@ -110,7 +111,7 @@ impl Redis {
         });
         Self(Arc::new(Shared {
             links: Mutex::new(pool.iter().map(Arc::downgrade).collect()),
-            pool: Connection::new(pool, &config, &counters),
+            pool: Connection::new(pool, &counters),
             control,
             config,
             counters,
@@ -129,7 +130,7 @@ impl Redis {
     /// A connection of its own, so that settling waits for nobody.
     pub(crate) fn dedicated(&self) -> Connection {
         let link = self.link(Role::Ordinary);
-        Connection::new(Arc::new([link]), &self.0.config, &self.0.counters)
+        Connection::new(Arc::new([link]), &self.0.counters)
     }
 
     /// A connection of its own for blocking commands.
@@ -190,12 +191,11 @@ impl Redis {
 }
 
 impl Connection {
-    fn new(links: Arc<[Arc<Link>]>, config: &RedisConfig, counters: &Arc<Counters>) -> Self {
+    fn new(links: Arc<[Arc<Link>]>, counters: &Arc<Counters>) -> Self {
         Self {
             links,
             turn: Arc::default(),
             counters: Arc::clone(counters),
-            silence: config.command_timeout / 2,
         }
     }
 
@@ -238,18 +238,19 @@ impl Connection {
     async fn send(&self, command: CustomCommand, values: Vec<Value>) -> Result<Reply, RedisError> {
         let turn = self.turn.fetch_add(1, Relaxed) % self.links.len();
         let live = self.links[turn].live().await?;
+        let sent = Instant::now();
         let outcome = read(live.client.custom_raw(command, values).await);
-        if let Err(error) = &outcome {
-            self.heal(&live, error).await;
-        }
-        outcome
-    }
-
-    /// A primary that became a replica keeps its connections: only a new one finds the new primary.
-    async fn heal(&self, live: &Live, error: &RedisError) {
-        if error.kind() == Kind::ReadOnly {
-            live.reconnect(self.silence).await;
-        }
+        live.learn(sent, &outcome).await;
+        outcome.map_err(|error| match error.kind() {
+            Kind::TimedOut if !live.is_up() => RedisError::new(
+                Kind::TimedOut,
+                format!(
+                    "the connection is down: {}",
+                    live.why_disconnected().detail()
+                ),
+            ),
+            _ => error,
+        })
     }
 }
 
@@ -330,9 +331,12 @@ impl Reader {
             timeout: Some(limit + self.reconnect_patience + LAST_WORD),
             ..Options::default()
         });
+        let sent = Instant::now();
         let mut answer = Box::pin(client.custom_raw(command, values));
         if let Ok(answer) = timeout(limit, &mut answer).await {
-            return read(answer);
+            let outcome = read(answer);
+            live.learn(sent, &outcome).await;
+            return outcome;
         }
         // Half-open or frozen. The same future stays: its answer may have arrived this very moment, and if not,
         // losing the connection ends it.

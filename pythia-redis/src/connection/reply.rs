@@ -133,11 +133,10 @@ impl Reply {
             | Resp3Frame::BigNumber { data, .. } => Ok(Self::Bytes(data)),
             Resp3Frame::Number { data, .. } => Ok(Self::Integer(data)),
             Resp3Frame::Null => Ok(Self::Nil),
-            Resp3Frame::Array { data, .. } | Resp3Frame::Push { data, .. } => data
-                .into_iter()
-                .map(Self::from_frame)
-                .collect::<Result<_, _>>()
-                .map(Self::Array),
+            Resp3Frame::Array { data, .. } => Self::from_frames(data.into_iter()),
+            // fred takes an array for a pub/sub frame by its first word, also inside a reply, and puts a word of its
+            // own before it. In RESP2 nothing else makes a push.
+            Resp3Frame::Push { data, .. } => Self::from_frames(data.into_iter().skip(1)),
             Resp3Frame::SimpleError { data, .. } => Err(RedisError::from_reply(&data)),
             Resp3Frame::BlobError { data, .. } => {
                 Err(RedisError::from_reply(&String::from_utf8_lossy(&data)))
@@ -151,6 +150,13 @@ impl Reply {
                 Err(RedisError::unexpected("a reply of RESP2", "of RESP3"))
             }
         }
+    }
+
+    fn from_frames(frames: impl Iterator<Item = Resp3Frame>) -> Result<Self, RedisError> {
+        frames
+            .map(Self::from_frame)
+            .collect::<Result<_, _>>()
+            .map(Self::Array)
     }
 
     pub(crate) fn is_nil(&self) -> bool {

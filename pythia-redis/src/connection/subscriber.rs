@@ -65,6 +65,8 @@ struct Session {
     down: Option<Instant>,
     /// Whether there is a connection that has yet to be subscribed.
     unsubscribed: bool,
+    /// A gap that has ended and has yet to be reported: how long it was.
+    gap: Option<Duration>,
 }
 
 enum Happened {
@@ -103,8 +105,7 @@ impl Subscriber {
         let shared = self.shared;
         loop {
             let (session, channels) = self.session().await?;
-            if let Some(down) = session.down.take_if(|_| !session.unsubscribed) {
-                let away = Instant::now().saturating_duration_since(down);
+            if let Some(away) = session.gap.take() {
                 return Ok(Some(Notice::Resubscribed { away }));
             }
             match session.wait(deadline).await {
@@ -169,21 +170,30 @@ impl Session {
             heard: Instant::now(),
             down,
             unsubscribed: true,
+            gap: None,
             live,
         }
     }
 
     async fn subscribe(&mut self, channels: &Channels) -> Result<(), RedisError> {
-        let client = &self.live.client;
-        match channels {
-            Channels::Exact(names) => client.subscribe(texts(names)).await?,
-            Channels::Patterns(names) => client.psubscribe(texts(names)).await?,
-            Channels::Sharded(names) => client.ssubscribe(texts(names)).await?,
-        }
-        // fred answers SUBSCRIBE as soon as it is written. The reply to a PING behind it means that the server has
-        // carried it out; if the server refused, that error comes in place of the first reply.
-        self.ping().await?;
+        let client = self.live.client.clone();
+        let confirmed = async {
+            // fred answers SUBSCRIBE as soon as it is written. The reply to a PING behind it means that the server
+            // has carried it out, and if the server refused, the refusal arrives in place of that reply. They go
+            // out together, or the refusal could arrive before fred expects any reply, and be dropped.
+            let together = client.pipeline();
+            match channels {
+                Channels::Exact(names) => together.subscribe(texts(names)).await?,
+                Channels::Patterns(names) => together.psubscribe(texts(names)).await?,
+                Channels::Sharded(names) => return client.ssubscribe(texts(names)).await,
+            }
+            let _queued: Value = together.ping(None).await?;
+            together.last::<Value>().await.map(drop)
+        };
+        self.hear(confirmed).await?;
         self.unsubscribed = false;
+        let since = |down| Instant::now().saturating_duration_since(down);
+        self.gap = self.down.take().map(since);
         Ok(())
     }
 
@@ -211,33 +221,33 @@ impl Session {
 
     /// A half-open connection looks like a silent channel, so silence is questioned now and then.
     async fn check(&mut self) -> Result<(), RedisError> {
-        if !self.live.client.is_connected() {
+        if !self.live.is_up() {
             return Err(self.live.why_disconnected());
         }
         if Instant::now().saturating_duration_since(self.heard) < SILENCE {
             return Ok(());
         }
-        self.ping().await
+        let client = self.live.client.clone();
+        self.hear(client.ping::<Value>(None)).await
     }
 
-    async fn ping(&mut self) -> Result<(), RedisError> {
-        let client = &self.live.client;
-        let ping = client.custom_raw(
-            command("PING", ClusterHash::Random, false),
-            Vec::<Value>::new(),
-        );
-        match timeout(PING_PATIENCE, ping).await {
-            Ok(answer) => {
-                read(answer)?;
+    /// Waits for a sign of life, and connects anew if there is none.
+    async fn hear<T>(
+        &mut self,
+        sign: impl Future<Output = Result<T, fred::error::Error>>,
+    ) -> Result<(), RedisError> {
+        match timeout(PATIENCE, sign).await {
+            Ok(heard) => {
+                heard?;
                 self.heard = Instant::now();
                 Ok(())
             }
             Err(_) => {
                 self.down.get_or_insert(self.heard);
-                self.live.reconnect(PING_PATIENCE).await;
+                self.live.reconnect(PATIENCE).await;
                 Err(RedisError::new(
                     Kind::TimedOut,
-                    format!("silent for {PING_PATIENCE:?}, connected anew"),
+                    format!("silent for {PATIENCE:?}, connected anew"),
                 ))
             }
         }
@@ -276,4 +286,4 @@ fn texts(names: &[ByteString]) -> Vec<String> {
 
 /// How long a subscription may be silent before the server is asked whether it is still there.
 const SILENCE: Duration = Duration::from_secs(5);
-const PING_PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(2);

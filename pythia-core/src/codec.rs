@@ -50,7 +50,7 @@ impl<T: DeserializeOwned> Codec<T> for Json {
 
 impl<T: Serialize + ?Sized> Encode<T> for Json {
     fn encode(&self, value: &T) -> Result<Payload, CodecError> {
-        let bytes = serde_json::to_vec(value).map_err(|error| CodecError::new("JSON", error))?;
+        let bytes = serde_json::to_vec(value).map_err(|error| CodecError::encode("JSON", error))?;
         Ok(Payload::Bytes(bytes.into()))
     }
 }
@@ -69,7 +69,7 @@ impl<T: DeserializeOwned> Codec<T> for MessagePack {
 impl<T: Serialize + ?Sized> Encode<T> for MessagePack {
     fn encode(&self, value: &T) -> Result<Payload, CodecError> {
         let bytes = rmp_serde::to_vec_named(value)
-            .map_err(|error| CodecError::new("MessagePack", error))?;
+            .map_err(|error| CodecError::encode("MessagePack", error))?;
         Ok(Payload::Bytes(bytes.into()))
     }
 }
@@ -110,26 +110,37 @@ pub struct Fields;
 /// Why a payload is not what the codec expects, or a value can't be written.
 pub struct CodecError {
     codec: &'static str,
+    encoding: bool,
     source: Box<dyn Error + Send + Sync>,
 }
 
 impl CodecError {
-    /// An error of that codec; `codec` names the encoding, as in "JSON".
+    /// A payload is not of this codec; `codec` names the encoding, as in "JSON".
     pub fn new(codec: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             codec,
+            encoding: false,
             source: source.into(),
+        }
+    }
+
+    /// A value has no form in this codec.
+    pub fn encode(codec: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            encoding: true,
+            ..Self::new(codec, source)
         }
     }
 }
 
 impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "not the {} that the worker expects: {}",
-            self.codec, self.source
-        )
+        let Self { codec, source, .. } = self;
+        if self.encoding {
+            write!(f, "can't be written as {codec}: {source}")
+        } else {
+            write!(f, "not the {codec} that the worker expects: {source}")
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod layer;
 pub mod memory;
 mod message;
 pub mod observe;
+mod producer;
 pub mod resilience;
 pub mod settlement;
 pub mod store;
@@ -22,6 +23,7 @@ pub use job::{CancelReason, Cancellation, Job};
 pub use layer::Layer;
 pub use memory::{MemoryBroker, MemoryConfig};
 pub use message::{Deliver, Delivery, Headers, Message, MessageId, Payload, QueueName, Receipt};
+pub use producer::{Producer, PublishError, PublishErrorKind};
 pub use worker::{
     BatchWorker, JobFn, StateFn, Worker, WorkerFn, WorkerFnWith, worker_fn, worker_fn_with,
 };

@@ -190,6 +190,7 @@ impl fmt::Debug for Cancellation {
 pub(crate) struct Ticket {
     pub(crate) receipt: Receipt,
     state: AtomicU8,
+    settling: AtomicBool,
     token: OnceLock<CancellationToken>,
 }
 
@@ -198,11 +199,22 @@ impl Ticket {
         Self {
             receipt,
             state: AtomicU8::new(HELD),
+            settling: AtomicBool::new(false),
             token: OnceLock::new(),
         }
     }
 
-    pub(crate) fn cancel(&self, reason: CancelReason) {
+    /// Whether a disposition is on its way to the broker, or has arrived: its lease is renewed no longer.
+    pub(crate) fn is_settling(&self) -> bool {
+        self.settling.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_settling(&self, settling: bool) {
+        self.settling.store(settling, Ordering::Release);
+    }
+
+    /// The first reason stays. Answers whether this was the first.
+    pub(crate) fn cancel(&self, reason: CancelReason) -> bool {
         let code = match reason {
             CancelReason::LeaseLost => LEASE_LOST,
             CancelReason::SoftLimit => SOFT_LIMIT,
@@ -210,12 +222,13 @@ impl Ticket {
         };
         // SeqCst on both sides orders this store and the look at the token against `token()`'s making it and its look
         // at the state: one of the two sees the other.
-        let _unchanged =
-            self.state
-                .compare_exchange(HELD, code, Ordering::SeqCst, Ordering::SeqCst);
+        let first = self
+            .state
+            .compare_exchange(HELD, code, Ordering::SeqCst, Ordering::SeqCst);
         if let Some(token) = self.token.get() {
             token.cancel();
         }
+        first.is_ok()
     }
 
     fn reason(&self) -> Option<CancelReason> {

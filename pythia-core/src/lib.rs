@@ -13,6 +13,7 @@ mod message;
 pub mod observe;
 mod producer;
 pub mod resilience;
+mod runtime;
 pub mod settlement;
 pub mod store;
 mod worker;
@@ -24,6 +25,10 @@ pub use layer::Layer;
 pub use memory::{MemoryBroker, MemoryConfig};
 pub use message::{Deliver, Delivery, Headers, Message, MessageId, Payload, QueueName, Receipt};
 pub use producer::{Producer, PublishError, PublishErrorKind};
+pub use runtime::{
+    BatchRoute, DeadLetters, Health, Hurry, IntoRoute, LaneState, LaneStatus, Route, RouteConfig,
+    RunError, Runner, RunnerBuilder, RunnerConfig, SecondSignal, Summary, shutdown_signal,
+};
 pub use worker::{
     BatchWorker, JobFn, StateFn, Worker, WorkerFn, WorkerFnWith, worker_fn, worker_fn_with,
 };

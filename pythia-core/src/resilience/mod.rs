@@ -32,8 +32,6 @@ pub use rate::RateLimit;
 pub use retry::{Retry, RetryConfig};
 pub use timeout::TimeoutConfig;
 
-pub(crate) use breaker::BreakerPolicy;
 pub(crate) use gate::{Allowance, Gate};
 pub(crate) use guard::{Guard, Guarded};
 pub(crate) use rate::RateLimiter;
-pub(crate) use timeout::Limits;

@@ -1,3 +1,4 @@
 //! What users of the crate see, from outside.
 
 mod memory;
+mod runtime;

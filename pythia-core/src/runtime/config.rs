@@ -1,0 +1,112 @@
+//! The settings of the runner and of its routes. Each key is documented, with its default, where it is declared.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::resilience::{BreakerConfig, RateLimit, RetryConfig, TimeoutConfig};
+
+/// Settings of a runner: section `[runner]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RunnerConfig {
+    /// How long running jobs may take to finish after a shutdown has begun; then they are cancelled and handed back.
+    /// Default: 25 s, below the 30 s after which Kubernetes kills.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// How often each queue is looked after: delayed messages, messages of dead workers, trimming. Default: 1 s,
+    /// jittered by a quarter.
+    #[serde(with = "humantime_serde")]
+    pub maintain_interval: Duration,
+    /// How often the depth of each queue and the state of the broker's server are read for metrics. Default: 5 s,
+    /// jittered by a quarter; zero: never.
+    #[serde(with = "humantime_serde")]
+    pub sample_interval: Duration,
+    /// A lane that completes no read for so long gets a new subscription; after twice that time the process is
+    /// reported as not live. Default: 15 s.
+    #[serde(with = "humantime_serde")]
+    pub stall_after: Duration,
+}
+
+impl Default for RunnerConfig {
+    fn default() -> Self {
+        Self {
+            drain_timeout: Duration::from_secs(25),
+            maintain_interval: Duration::from_secs(1),
+            sample_interval: Duration::from_secs(5),
+            stall_after: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Settings of a route: section `[worker]` for all routes, `[routes.NAME]` for one, with the sections `[retry]`,
+/// `[breaker]` and `[timeout]` as parts of it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RouteConfig {
+    /// The queue, if it is to be another than the route's name. Default: the route's name.
+    pub queue: Option<String>,
+    /// How many messages one fetch takes at most; for a batch worker, also how many one call gets. Default: 100.
+    pub batch: NonZeroUsize,
+    /// How many bytes of payloads one fetch aims at, at most: with large messages fewer are fetched at once, judged by
+    /// the sizes seen so far. Default: 8 MiB.
+    pub batch_bytes: NonZeroUsize,
+    /// How long a batch worker waits for its batch to fill. Default: 10 ms.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
+    /// How many readers work on the queue side by side, each with a connection and tasks of its own. Default: 2.
+    pub lanes: NonZeroUsize,
+    /// How many jobs may be running at once, in all lanes together; there are never more lanes than that. Default: 100.
+    pub concurrency: NonZeroUsize,
+    /// How many messages are started in a given time, such as "100/s" or "10/min". Default: none, no limit.
+    pub rate: Option<RateLimit>,
+    /// What becomes of dead messages. Default: "auto".
+    pub dead_letters: DeadLetters,
+    /// Whether to refuse to start on a broker that can't hand a message out again. Default: false.
+    pub at_least_once: bool,
+    /// Whether a panic of the worker counts as a failure of its message, rather than ending the runner. Default: true.
+    pub isolate_panics: bool,
+    /// The schedule of retries.
+    pub retry: RetryConfig,
+    /// The circuit breaker.
+    pub breaker: BreakerConfig,
+    /// The time limits.
+    pub timeout: TimeoutConfig,
+}
+
+impl Default for RouteConfig {
+    fn default() -> Self {
+        Self {
+            queue: None,
+            batch: NonZeroUsize::new(100).unwrap_or(NonZeroUsize::MIN),
+            batch_bytes: NonZeroUsize::new(8 << 20).unwrap_or(NonZeroUsize::MIN),
+            linger: Duration::from_millis(10),
+            lanes: NonZeroUsize::new(2).unwrap_or(NonZeroUsize::MIN),
+            concurrency: NonZeroUsize::new(100).unwrap_or(NonZeroUsize::MIN),
+            rate: None,
+            dead_letters: DeadLetters::Auto,
+            at_least_once: false,
+            isolate_panics: true,
+            retry: RetryConfig::default(),
+            breaker: BreakerConfig::default(),
+            timeout: TimeoutConfig::default(),
+        }
+    }
+}
+
+/// What becomes of messages that can't be processed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum DeadLetters {
+    /// Kept where the broker can keep them, otherwise discarded and reported.
+    #[default]
+    Auto,
+    /// Discarded and reported.
+    Discard,
+    /// Kept; on a broker that can't keep them the runner is not built.
+    Keep,
+}

@@ -1,0 +1,195 @@
+//! Whether messages are being consumed: judged by reads that completed, not by a process that exists.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::message::QueueName;
+
+/// The state of a runner's lanes, for probes. Cheap to clone; usable from any task or thread.
+#[derive(Clone, Debug)]
+pub struct Health {
+    lanes: Arc<Mutex<Vec<Arc<LaneHealth>>>>,
+    stall_after: Duration,
+}
+
+/// One lane as [`Health`] sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LaneStatus {
+    /// Its queue.
+    pub queue: QueueName,
+    /// Which lane of the route, from 0.
+    pub lane: usize,
+    /// What it does.
+    pub state: LaneState,
+    /// How long it has been in that state; for reading, since the last read that completed.
+    pub since: Duration,
+}
+
+/// What a lane does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LaneState {
+    /// It has no subscription yet, or lost it.
+    Connecting,
+    /// It reads from the broker.
+    Reading,
+    /// The runner has ended, or is ending.
+    Stopped,
+    /// It has reason not to read: its jobs are at their limit, the breaker is open, or the rate is used up.
+    Waiting,
+}
+
+impl Health {
+    pub(super) fn new(stall_after: Duration) -> Self {
+        Self {
+            lanes: Arc::default(),
+            stall_after,
+        }
+    }
+
+    pub(super) fn lane(&self, queue: &QueueName, lane: usize) -> Arc<LaneHealth> {
+        let health = Arc::new(LaneHealth {
+            queue: queue.clone(),
+            lane,
+            state: AtomicU8::new(CONNECTING),
+            since: AtomicU64::new(0),
+            epoch: Instant::now(),
+        });
+        self.lanes().push(Arc::clone(&health));
+        health
+    }
+
+    /// Every lane's state.
+    pub fn statuses(&self) -> Vec<LaneStatus> {
+        self.lanes().iter().map(|lane| lane.status()).collect()
+    }
+
+    /// Whether the process does its work. It does not if a lane that ought to read has completed no read for twice
+    /// [`stall_after`](super::RunnerConfig::stall_after): by then a new subscription was tried and did not help.
+    ///
+    /// # Errors
+    /// One line for each lane that consumes nothing: which, and for how long.
+    pub fn live(&self) -> Result<(), Vec<String>> {
+        self.all(|status| match status.state {
+            LaneState::Connecting | LaneState::Reading if status.since > 2 * self.stall_after => {
+                Some(format!(
+                    "queue {:?}, lane {}: no read has completed for {:.0?}",
+                    status.queue.as_str(),
+                    status.lane,
+                    status.since
+                ))
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether every lane has its subscription.
+    ///
+    /// # Errors
+    /// One line for each lane that has none.
+    pub fn ready(&self) -> Result<(), Vec<String>> {
+        if self.lanes().is_empty() {
+            return Err(vec!["the runner has not started".into()]);
+        }
+        self.all(|status| match status.state {
+            LaneState::Connecting => Some(format!(
+                "queue {:?}, lane {}: not connected",
+                status.queue.as_str(),
+                status.lane
+            )),
+            LaneState::Stopped => Some(format!(
+                "queue {:?}, lane {}: stopped",
+                status.queue.as_str(),
+                status.lane
+            )),
+            LaneState::Reading | LaneState::Waiting => None,
+        })
+    }
+
+    fn all(&self, problem: impl Fn(LaneStatus) -> Option<String>) -> Result<(), Vec<String>> {
+        let problems: Vec<String> = self.statuses().into_iter().filter_map(problem).collect();
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
+    }
+
+    fn lanes(&self) -> std::sync::MutexGuard<'_, Vec<Arc<LaneHealth>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One lane's entry: written by its fetch stage, a few times a batch.
+pub(super) struct LaneHealth {
+    queue: QueueName,
+    lane: usize,
+    state: AtomicU8,
+    since: AtomicU64,
+    epoch: Instant,
+}
+
+impl LaneHealth {
+    pub(super) fn connecting(&self) {
+        self.enter(CONNECTING);
+    }
+
+    /// A read has completed, or a wait is over: the next read begins.
+    pub(super) fn reading(&self) {
+        self.enter(READING);
+        self.since.store(self.now(), Ordering::Relaxed);
+    }
+
+    pub(super) fn waiting(&self) {
+        self.enter(WAITING);
+    }
+
+    pub(super) fn stopped(&self) {
+        self.enter(STOPPED);
+    }
+
+    fn enter(&self, state: u8) {
+        if self.state.swap(state, Ordering::Relaxed) != state {
+            self.since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    fn status(&self) -> LaneStatus {
+        LaneStatus {
+            queue: self.queue.clone(),
+            lane: self.lane,
+            state: match self.state.load(Ordering::Relaxed) {
+                READING => LaneState::Reading,
+                STOPPED => LaneState::Stopped,
+                WAITING => LaneState::Waiting,
+                _ => LaneState::Connecting,
+            },
+            since: Duration::from_millis(
+                self.now()
+                    .saturating_sub(self.since.load(Ordering::Relaxed)),
+            ),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        Instant::now()
+            .saturating_duration_since(self.epoch)
+            .as_millis() as u64
+    }
+}
+
+impl fmt::Debug for LaneHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.status(), f)
+    }
+}
+
+const CONNECTING: u8 = 0;
+const READING: u8 = 1;
+const WAITING: u8 = 2;
+const STOPPED: u8 = 3;

@@ -1,0 +1,136 @@
+//! What a lane has fetched and not settled: so that leases can be renewed, jobs of lost leases cancelled, and the end of
+//! a batch noticed.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedRwLockReadGuard};
+
+use crate::broker::Settler;
+use crate::job::{CancelReason, Cancellation, Ticket};
+use crate::message::{Delivery, Receipt};
+
+/// One subscription of a lane and all that was fetched through it. A lane has one at a time, and more only while jobs of
+/// a subscription that was given up are still running.
+pub(crate) struct Session {
+    pub(crate) settler: Arc<dyn Settler>,
+    pub(crate) lease: Option<Duration>,
+    holds: Mutex<Vec<Arc<Hold>>>,
+}
+
+impl Session {
+    pub(crate) fn new(settler: Arc<dyn Settler>, lease: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self {
+            settler,
+            lease,
+            holds: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Takes a fetched batch into the books. `presence` is given back when all of it is settled.
+    pub(crate) fn hold(
+        self: &Arc<Self>,
+        deliveries: &[Delivery],
+        presence: Option<OwnedRwLockReadGuard<()>>,
+    ) -> Arc<Hold> {
+        let hold = Arc::new(Hold {
+            tickets: deliveries
+                .iter()
+                .map(|delivery| Ticket::new(delivery.receipt))
+                .collect(),
+            session: Arc::clone(self),
+            unsettled: AtomicUsize::new(deliveries.len()),
+            settled: Notify::new(),
+            presence: Mutex::new(presence),
+        });
+        lock(&self.holds).push(Arc::clone(&hold));
+        hold
+    }
+
+    /// The receipts of all that is held, for a renewal.
+    pub(crate) fn receipts(&self) -> Vec<Receipt> {
+        let holds = lock(&self.holds);
+        let held = holds.iter().flat_map(|hold| hold.tickets.iter());
+        held.filter(|ticket| !ticket.is_settling())
+            .map(|ticket| ticket.receipt)
+            .collect()
+    }
+
+    /// Cancels the jobs whose leases went to others. Answers how many of them were still running.
+    pub(crate) fn lose(&self, lost: &[Receipt]) -> u64 {
+        let lost: std::collections::HashSet<Receipt> = lost.iter().copied().collect();
+        let holds = lock(&self.holds);
+        let held = holds.iter().flat_map(|hold| hold.tickets.iter());
+        // What was settled while the renewal flew is not lost: the broker just knows it no longer.
+        let lost = held.filter(|ticket| !ticket.is_settling() && lost.contains(&ticket.receipt));
+        lost.filter(|ticket| ticket.cancel(CancelReason::LeaseLost))
+            .count() as u64
+    }
+
+    /// Tells all jobs that they are not waited for any longer.
+    pub(crate) fn cancel(&self) {
+        for ticket in lock(&self.holds)
+            .iter()
+            .flat_map(|hold| hold.tickets.iter())
+        {
+            ticket.cancel(CancelReason::Shutdown);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.holds).is_empty()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("settler", &self.settler)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One fetched batch, until all of it is settled.
+pub(crate) struct Hold {
+    tickets: Arc<[Ticket]>,
+    pub(crate) session: Arc<Session>,
+    unsettled: AtomicUsize,
+    settled: Notify,
+    presence: Mutex<Option<OwnedRwLockReadGuard<()>>>,
+}
+
+impl Hold {
+    /// The way to the job of the delivery at that index.
+    pub(crate) fn cancellation(&self, index: u32) -> Cancellation {
+        Cancellation::new(&self.tickets, index as usize)
+    }
+
+    /// Notes that dispositions of these deliveries go out to the broker, or that they did not arrive there.
+    pub(crate) fn settling(&self, indexes: &[u32], settling: bool) {
+        for &index in indexes {
+            self.tickets[index as usize].set_settling(settling);
+        }
+    }
+
+    /// Notes that so many of the batch are settled.
+    pub(crate) fn settled(self: &Arc<Self>, count: usize) {
+        if self.unsettled.fetch_sub(count, Ordering::AcqRel) == count {
+            lock(&self.session.holds).retain(|hold| !Arc::ptr_eq(hold, self));
+            *lock(&self.presence) = None;
+            self.settled.notify_one();
+        }
+    }
+
+    /// Waits until all of it is settled. For one waiter; cancel safe.
+    pub(crate) async fn all_settled(&self) {
+        if self.unsettled.load(Ordering::Acquire) > 0 {
+            self.settled.notified().await;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,379 @@
+//! One lane: three stages joined by bounded channels, each a task, and a fourth task that renews leases.
+//!
+//! ```text
+//! fetch ──(1 batch)──> process ──(dispositions)──> settle ──> broker
+//!   ^                     |  window of running jobs   |
+//!   |                     └── slots <─────────────────┘      renew ──> broker
+//! broker
+//! ```
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::health::LaneHealth;
+use super::hold::{Hold, Session};
+use super::settle::Outbox;
+use super::shutdown::Phase;
+use super::solitude::Solitude;
+use super::totals::Totals;
+use super::upkeep::Upkeep;
+use super::{FaultBackoff, fetch, renew, settle};
+use crate::broker::{Broker, Settler};
+use crate::message::{Delivery, QueueName};
+use crate::observe::Observers;
+use crate::resilience::{Allowance, Gate, RateLimiter, Retry};
+
+/// A fetched batch on its way from fetch to process.
+pub(super) struct Fetched {
+    pub(super) deliveries: Vec<Delivery>,
+    pub(super) hold: Arc<Hold>,
+}
+
+/// What the stages of one lane share.
+pub(super) struct Lane {
+    pub(super) index: usize,
+    pub(super) queue: QueueName,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) observers: Observers,
+    pub(super) health: Arc<LaneHealth>,
+    pub(super) totals: Arc<Totals>,
+    pub(super) solitude: Solitude,
+    pub(super) phase: Phase,
+    /// The most that one fetch takes.
+    pub(super) batch: usize,
+    pub(super) batch_bytes: usize,
+    pub(super) linger: Duration,
+    /// This lane's share of the route's.
+    pub(super) concurrency: usize,
+    pub(super) stall_after: Duration,
+    pub(super) retry: Option<Retry>,
+    /// The broker hands nothing out twice, so retries happen where the job runs.
+    pub(super) retries_in_process: bool,
+    pub(super) keeps_dead_letters: bool,
+    pub(super) gate: Option<Arc<Gate>>,
+    pub(super) rate: Option<Arc<RateLimiter>>,
+    /// Cancelled when the settle stage has ended: everything that was fetched is settled.
+    pub(super) settled: CancellationToken,
+    /// Set when running jobs are to end at their next poll.
+    pub(super) aborted: AtomicBool,
+    /// Started and not settled: at most two batches and the window. This bounds what a crash repeats.
+    slots: Semaphore,
+    /// How many messages the next fetch should ask for.
+    appetite: AtomicUsize,
+    sessions: Mutex<Vec<Arc<Session>>>,
+    /// When the process stage's current poll began, in ms since the epoch, plus one; zero between polls.
+    polled: AtomicU64,
+    epoch: Instant,
+}
+
+/// What a route decides about each of its lanes.
+pub(super) struct LanePlan {
+    pub(super) batch: usize,
+    pub(super) batch_bytes: usize,
+    pub(super) linger: Duration,
+    pub(super) retry: Option<Retry>,
+    pub(super) retries_in_process: bool,
+    pub(super) keeps_dead_letters: bool,
+    pub(super) gate: Option<Arc<Gate>>,
+    pub(super) rate: Option<Arc<RateLimiter>>,
+    pub(super) stall_after: Duration,
+}
+
+impl Lane {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the one place where a lane is put together"
+    )]
+    pub(super) fn new(
+        index: usize,
+        concurrency: usize,
+        plan: &LanePlan,
+        queue: QueueName,
+        broker: Arc<dyn Broker>,
+        observers: Observers,
+        health: Arc<LaneHealth>,
+        totals: Arc<Totals>,
+        solitude: Solitude,
+        phase: Phase,
+    ) -> Self {
+        Self {
+            index,
+            queue,
+            broker,
+            observers,
+            health,
+            totals,
+            solitude,
+            phase,
+            batch: plan.batch,
+            batch_bytes: plan.batch_bytes,
+            linger: plan.linger,
+            concurrency,
+            stall_after: plan.stall_after,
+            retry: plan.retry.clone(),
+            retries_in_process: plan.retries_in_process,
+            keeps_dead_letters: plan.keeps_dead_letters,
+            gate: plan.gate.clone(),
+            rate: plan.rate.clone(),
+            settled: CancellationToken::new(),
+            aborted: AtomicBool::new(false),
+            slots: Semaphore::new(2 * plan.batch + concurrency),
+            appetite: AtomicUsize::new(plan.batch.min(concurrency)),
+            sessions: Mutex::new(Vec::new()),
+            polled: AtomicU64::new(0),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// Spawns the lane's tasks. `process` makes the second stage, which alone knows the worker's type.
+    pub(super) fn spawn(
+        self: &Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        upkeep: &Arc<Upkeep>,
+        process: impl FnOnce(
+            Arc<Self>,
+            mpsc::Receiver<Fetched>,
+            Outbox,
+        ) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    ) {
+        // One batch of prefetch: the fetch stage reads the next one while this one is worked on.
+        let (room, fetched) = mpsc::channel(1);
+        let (units, settlements) = mpsc::unbounded_channel();
+
+        let lane = Arc::clone(self);
+        let refused = Outbox::new(units.clone());
+        tasks.spawn(async move { fetch::run(&lane, room, refused).await });
+
+        let lane = Arc::clone(self);
+        let stage = process(Arc::clone(self), fetched, Outbox::new(units));
+        tasks.spawn(async move { Watched { lane: &lane, stage }.await });
+
+        let lane = Arc::clone(self);
+        let upkeep = Arc::clone(upkeep);
+        tasks.spawn(async move {
+            // Also when this task panics or is dropped: the stages that wait for it must not wait for ever.
+            let _settled = lane.settled.clone().drop_guard();
+            settle::run(&lane, &upkeep, settlements).await;
+        });
+
+        let lane = Arc::clone(self);
+        tasks.spawn(async move { renew::run(&lane).await });
+    }
+
+    /// Waits until the breaker and the rate let some through, and claims up to `max`. Cancel safe: what was granted is
+    /// given back when the claim is dropped.
+    pub(super) async fn claim(&self, max: usize) -> Claim<'_> {
+        let allowance = match &self.gate {
+            Some(gate) => {
+                if gate.is_shut() {
+                    self.health.waiting();
+                }
+                gate.allowance(max).await
+            }
+            None => Allowance::unlimited(max),
+        };
+        let mut claim = Claim {
+            rate: self.rate.as_deref(),
+            max: allowance.places(),
+            reserved: 0,
+            allowance,
+        };
+        if let Some(rate) = claim.rate {
+            self.health.waiting();
+            claim.max = rate.reserve(claim.max).await;
+            claim.reserved = claim.max;
+        }
+        claim
+    }
+
+    /// Whether what is fetched and not started has to go back.
+    pub(super) fn refuses_unstarted(&self) -> bool {
+        // An at-most-once broker takes nothing back, so its messages are waited with, and drained.
+        !self.retries_in_process
+            && (self.phase.is_draining() || self.gate.as_ref().is_some_and(|gate| gate.is_shut()))
+    }
+
+    /// Waits until what is fetched and not started has to go back. Cancel safe.
+    pub(super) async fn unstarted_is_refused(&self) {
+        if self.retries_in_process {
+            return std::future::pending().await;
+        }
+        match &self.gate {
+            Some(gate) => tokio::select! {
+                () = self.phase.drain_begins() => {}
+                () = gate.shuts() => {}
+            },
+            None => self.phase.drain_begins().await,
+        }
+    }
+
+    /// Waits until the breaker lets calls through again. Cancel safe.
+    pub(super) async fn gate_opens(&self) {
+        match &self.gate {
+            Some(gate) => gate.opens().await,
+            None => tokio::task::yield_now().await,
+        }
+    }
+
+    /// Waits until a job may be started. Cancel safe.
+    pub(super) async fn startable(&self) {
+        if self.slots.available_permits() == 0 {
+            drop(self.slots.acquire().await);
+        }
+    }
+
+    /// Takes the place of one started job, given back when it is settled.
+    pub(super) fn take_slot(&self) -> bool {
+        self.slots
+            .try_acquire()
+            .map(tokio::sync::SemaphorePermit::forget)
+            .is_ok()
+    }
+
+    pub(super) fn give_slots_back(&self, slots: usize) {
+        self.slots.add_permits(slots);
+    }
+
+    /// How many messages the next fetch should ask for.
+    pub(super) fn appetite(&self) -> usize {
+        self.appetite.load(Ordering::Relaxed)
+    }
+
+    /// Learns from one round of starts. While jobs finish where they start, batches grow to the limit. Once they wait,
+    /// what is fetched ahead would wait behind them while other workers are idle: then no more is asked for than fits
+    /// the window, and a quarter of it ahead.
+    pub(super) fn learn(&self, round: Round, running: usize) {
+        let appetite = match round {
+            Round::InPlace => self.appetite().saturating_mul(2),
+            Round::Slow => self.appetite() / 2,
+            Round::Waiting => self
+                .concurrency
+                .saturating_sub(running)
+                .max(self.concurrency / 4),
+        };
+        self.appetite
+            .store(appetite.clamp(1, self.batch), Ordering::Relaxed);
+    }
+
+    pub(super) fn open_session(
+        &self,
+        settler: Arc<dyn Settler>,
+        lease: Option<Duration>,
+    ) -> Arc<Session> {
+        let session = Session::new(settler, lease);
+        let mut sessions = self.lock_sessions();
+        sessions.retain(|session| !session.is_empty());
+        sessions.push(Arc::clone(&session));
+        session
+    }
+
+    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.lock_sessions().clone()
+    }
+
+    /// Running jobs end at their next poll, and those that look at their cancellation learn of it.
+    pub(super) fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
+        self.sessions().iter().for_each(|session| session.cancel());
+    }
+
+    /// How long the process stage has been in one poll, if it is in one.
+    pub(super) fn blocked_for(&self) -> Option<Duration> {
+        let began = self.polled.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(Duration::from_millis(self.now().saturating_sub(began)))
+    }
+
+    /// A new series of growing pauses after faults of the broker.
+    #[expect(
+        clippy::unused_self,
+        reason = "the one place to make it configurable by lane"
+    )]
+    pub(super) fn fault_backoff(&self) -> FaultBackoff {
+        FaultBackoff::default()
+    }
+
+    fn lock_sessions(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> u64 {
+        Instant::now()
+            .saturating_duration_since(self.epoch)
+            .as_millis() as u64
+    }
+}
+
+/// How a round of starts went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    /// All jobs finished where they were started, quickly.
+    InPlace,
+    /// The round took so long that it was cut.
+    Slow,
+    /// Some are waiting for something.
+    Waiting,
+}
+
+/// Leave to fetch a number of messages, by the breaker and by the rate. Kept until what came of it has been passed on;
+/// what is not used goes back.
+pub(super) struct Claim<'a> {
+    allowance: Allowance,
+    rate: Option<&'a RateLimiter>,
+    max: usize,
+    reserved: usize,
+}
+
+impl Claim<'_> {
+    pub(super) const fn max(&self) -> usize {
+        self.max
+    }
+
+    /// So many have come.
+    pub(super) fn keep(&mut self, messages: usize) {
+        self.allowance.keep(messages);
+        self.refund(self.reserved.saturating_sub(messages));
+        self.reserved = 0;
+    }
+
+    fn refund(&self, surplus: usize) {
+        if let Some(rate) = self.rate
+            && surplus > 0
+        {
+            rate.refund(surplus);
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.refund(self.reserved);
+    }
+}
+
+/// The process stage, with the beginning of each poll noted: a poll that does not end is a handler that blocks.
+struct Watched<'a> {
+    lane: &'a Lane,
+    stage: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Future for Watched<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.lane
+            .polled
+            .store(self.lane.now() + 1, Ordering::Relaxed);
+        let polled = self.stage.as_mut().poll(cx);
+        self.lane.polled.store(0, Ordering::Relaxed);
+        polled
+    }
+}

@@ -1,0 +1,491 @@
+//! The runtime: [`Runner`] takes routes and runs each as a few lanes of three stages, fetch, process and settle.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `fetch` | first stage of a lane: waits for room and reason, reads a batch |
+//! | `process`, `batch` | second stage: decode, layers, worker, decision; for one message, for many |
+//! | `settle` | third stage: dispositions to the broker, in batches |
+//! | `lane` | joins the stages |
+//! | `hold`, `renew` | what is fetched and not settled, and the renewal of its leases |
+//! | `solitude` | a message that may have killed processes runs alone |
+//! | `upkeep`, `sample` | one loop a queue for what is due, one a broker for gauges |
+//! | `route`, `config` | what a user says about a queue |
+//! | `shutdown`, `health`, `totals`, `log` | the end, probes, the summary, log lines |
+
+mod batch;
+mod config;
+mod fetch;
+mod health;
+mod hold;
+mod lane;
+mod log;
+mod process;
+mod renew;
+mod route;
+mod sample;
+mod settle;
+mod shutdown;
+mod solitude;
+mod totals;
+mod upkeep;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet};
+
+pub use self::config::{DeadLetters, RouteConfig, RunnerConfig};
+pub use self::health::{Health, LaneState, LaneStatus};
+pub use self::route::{BatchRoute, IntoRoute, Route};
+pub use self::shutdown::{Hurry, SecondSignal, shutdown_signal};
+pub use self::totals::Summary;
+
+use self::lane::{Lane, LanePlan};
+use self::route::{AnyRoute, Draft};
+use self::sample::Sampler;
+use self::shutdown::Phase;
+use self::solitude::Solitude;
+use self::totals::Totals;
+use self::upkeep::Upkeep;
+use crate::broker::{Broker, Guarantee};
+use crate::config::Config;
+use crate::error::{ConfigError, WorkError};
+use crate::message::QueueName;
+use crate::observe::{Event, Observer, Observers};
+use crate::resilience::{Gate, Guard, RateLimiter};
+
+/// Runs workers until it is told to stop.
+///
+/// ```
+/// use pythia_core::{Job, MemoryBroker, Producer, Route, Runner, worker_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = MemoryBroker::new();
+/// Producer::new(broker.clone()).send("greetings", "world").await?;
+///
+/// let (done, greeted) = tokio::sync::oneshot::channel();
+/// let done = std::sync::Mutex::new(Some(done));
+/// let greet = worker_fn(move |job: &Job<String>| {
+///     println!("hello, {}", job.input);
+///     done.lock().unwrap().take().map(|done| done.send(()));
+///     async { Ok(()) }
+/// });
+/// let runner = Runner::builder().route(&broker, Route::new("greetings", greet)).build()?;
+/// let summary = runner.run_until(async { greeted.await.unwrap() }).await?;
+/// assert_eq!(summary.settled.acked, 1);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Runner {
+    routes: Vec<Built>,
+    config: RunnerConfig,
+    observers: Observers,
+    health: Health,
+}
+
+/// Collects the routes of a [`Runner`].
+#[derive(Default)]
+pub struct RunnerBuilder {
+    drafts: Vec<(Arc<dyn Broker>, Draft)>,
+    config: Option<Config>,
+    runner: Option<RunnerConfig>,
+    observers: Observers,
+}
+
+/// A route that is ready to run.
+struct Built {
+    queue: QueueName,
+    broker: Arc<dyn Broker>,
+    route: Arc<dyn AnyRoute>,
+    plan: LanePlan,
+    /// Each lane's share of the concurrency.
+    shares: Vec<usize>,
+    max_attempts: u32,
+}
+
+impl RunnerBuilder {
+    /// Serves a queue of a broker. Any number of routes, on any number of brokers.
+    #[must_use]
+    pub fn route<B: Broker + Clone>(mut self, broker: &B, route: impl IntoRoute) -> Self {
+        self.drafts.push((
+            Arc::new(broker.clone()),
+            route::sealed::Sealed::into_draft(route),
+        ));
+        self
+    }
+
+    /// Takes the settings of the runner and of all routes from a configuration. What is set on a route wins.
+    #[must_use]
+    pub fn config(mut self, config: &Config) -> Self {
+        self.config = Some(config.clone());
+        self
+    }
+
+    /// Sets the runner's own settings, over those of a configuration.
+    #[must_use]
+    pub fn settings(mut self, settings: RunnerConfig) -> Self {
+        self.runner = Some(settings);
+        self
+    }
+
+    /// Tells this observer what happens.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Checks everything that can be checked without connecting.
+    ///
+    /// # Errors
+    /// No routes, an unusable or doubled queue name, a setting that can't be used, or one that the broker can't keep:
+    /// redelivery or dead letters on an at-most-once broker.
+    pub fn build(self) -> Result<Runner, ConfigError> {
+        let runner = match (self.runner, &self.config) {
+            (Some(runner), _) => runner,
+            (None, Some(config)) => config.section("runner")?,
+            (None, None) => RunnerConfig::default(),
+        };
+        if self.drafts.is_empty() {
+            return Err(ConfigError::new(
+                "the runner has no routes: add one with `.route(&broker, Route::new(..))`",
+            ));
+        }
+        let mut observers = self.observers;
+        observers.push(Arc::new(log::Log));
+        let mut routes: Vec<Built> = Vec::new();
+        for (broker, draft) in self.drafts {
+            let built = built(broker, draft, self.config.as_ref(), &runner, &observers)?;
+            let doubled = |other: &Built| {
+                other.queue == built.queue && same_broker(&other.broker, &built.broker)
+            };
+            if routes.iter().any(doubled) {
+                return Err(ConfigError::new(format!(
+                    "queue {:?} has two routes on the same broker: a message would go to one of them at random",
+                    built.queue
+                )));
+            }
+            routes.push(built);
+        }
+        let health = Health::new(runner.stall_after);
+        Ok(Runner {
+            routes,
+            config: runner,
+            observers,
+            health,
+        })
+    }
+}
+
+fn built(
+    broker: Arc<dyn Broker>,
+    draft: Draft,
+    config: Option<&Config>,
+    runner: &RunnerConfig,
+    observers: &Observers,
+) -> Result<Built, ConfigError> {
+    let name = draft.name?;
+    let mut settings: RouteConfig = match config {
+        Some(config) => config.route(name.as_str())?,
+        None => RouteConfig::default(),
+    };
+    (draft.settle_settings)(&mut settings);
+    let queue = match &settings.queue {
+        Some(queue) => QueueName::new(queue)?,
+        None => name,
+    };
+    let refuse = |asked: &str| {
+        Err(ConfigError::new(format!(
+            "queue {queue:?}: {asked} can't be had from an at-most-once broker; use lists or streams with at-least-once delivery, or do without"
+        )))
+    };
+    let at_most_once = broker.guarantee() == Guarantee::AtMostOnce;
+    if at_most_once && settings.at_least_once {
+        return refuse("redelivery (`at_least_once`)");
+    }
+    if at_most_once && settings.dead_letters == DeadLetters::Keep {
+        return refuse("keeping dead letters (`dead_letters = \"keep\"`)");
+    }
+    let retry = settings.retry.checked()?;
+    let gate = settings.breaker.checked()?.map(|policy| {
+        let (queue, observers) = (queue.clone(), observers.clone());
+        Gate::new(policy, move |state| {
+            observers.on_event(&Event::BreakerChanged {
+                queue: &queue,
+                state,
+            })
+        })
+    });
+    let guard = Guard {
+        gate: gate.clone(),
+        limits: settings.timeout.checked()?,
+        isolate_panics: settings.isolate_panics,
+    };
+    let max_attempts = retry.as_ref().map_or(1, |retry| retry.max_attempts());
+    let (lanes, concurrency) = (
+        settings.lanes.min(settings.concurrency).get(),
+        settings.concurrency.get(),
+    );
+    Ok(Built {
+        plan: LanePlan {
+            batch: settings.batch.get(),
+            batch_bytes: settings.batch_bytes.get(),
+            linger: settings.linger,
+            retry,
+            retries_in_process: at_most_once,
+            keeps_dead_letters: !at_most_once && settings.dead_letters != DeadLetters::Discard,
+            gate,
+            rate: settings.rate.map(|rate| Arc::new(RateLimiter::new(rate))),
+            stall_after: runner.stall_after,
+        },
+        shares: (0..lanes)
+            .map(|lane| concurrency / lanes + usize::from(lane < concurrency % lanes))
+            .collect(),
+        max_attempts,
+        route: (draft.finish)(guard),
+        queue,
+        broker,
+    })
+}
+
+impl Runner {
+    /// A runner to be.
+    pub fn builder() -> RunnerBuilder {
+        RunnerBuilder::default()
+    }
+
+    /// A handle for probes, to be taken before the runner runs.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Runs until the future resolves, then stops: fetches no more, hands back what was not started, lets running jobs
+    /// finish within [`drain_timeout`](RunnerConfig::drain_timeout), settles, closes. Brokers that are away are waited
+    /// for, at the start too.
+    ///
+    /// With [`shutdown_signal`] a second signal skips the wait for running jobs.
+    ///
+    /// Dropping this future kills the lanes where they are, as a crash would: what was in hand comes back after its
+    /// lease.
+    ///
+    /// # Errors
+    /// If a worker's start hook fails, or a task of the runtime panics (with `isolate_panics = false` also a worker's):
+    /// the runner stops then.
+    pub async fn run_until<F>(self, shutdown: F) -> Result<Summary, RunError>
+    where
+        F: Future + Send,
+        F::Output: Hurry,
+    {
+        for (started, built) in self.routes.iter().enumerate() {
+            if let Err(error) = built.route.start().await {
+                stop(&self.routes[..started]).await;
+                return Err(RunError(Failure::Start {
+                    queue: built.queue.clone(),
+                    error,
+                }));
+            }
+        }
+        let phase = Phase::default();
+        let totals = Arc::new(Totals::default());
+        let mut tasks = self.spawn(&phase, &totals);
+
+        let mut shutdown = std::pin::pin!(shutdown);
+        let ended = tokio::select! {
+            hurry = &mut shutdown => Ok(hurry),
+            failure = first_failure(&mut tasks) => Err(failure),
+        };
+        let failure = match ended {
+            Ok(hurry) => {
+                phase.begin_drain();
+                let enough = async {
+                    tokio::select! {
+                        () = tokio::time::sleep(self.config.drain_timeout) => {}
+                        () = hurry.hurry() => {}
+                    }
+                };
+                let drained = tokio::select! {
+                    drained = all_end(&mut tasks) => Some(drained),
+                    () = enough => None,
+                };
+                match drained {
+                    Some(Ok(())) => None,
+                    Some(Err(failure)) => Some(failure),
+                    None => {
+                        phase.end_drain();
+                        all_end(&mut tasks).await.err()
+                    }
+                }
+            }
+            Err(failure) => Some(failure),
+        };
+        // After a failure the others are stopped without waiting for their jobs.
+        phase.end_drain();
+        while tasks.join_next().await.is_some() {}
+        stop(&self.routes).await;
+        match failure {
+            Some(error) => Err(RunError(Failure::Task(error))),
+            None => Ok(totals.summary()),
+        }
+    }
+
+    fn spawn(&self, phase: &Phase, totals: &Arc<Totals>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let solitude = Solitude::default();
+        let mut brokers: Vec<(Arc<dyn Broker>, Vec<QueueName>)> = Vec::new();
+        for Built {
+            queue,
+            broker,
+            route,
+            plan,
+            shares,
+            max_attempts,
+        } in &self.routes
+        {
+            let upkeep = Arc::new(Upkeep::new(
+                queue.clone(),
+                Arc::clone(broker),
+                self.observers.clone(),
+                self.config.maintain_interval,
+                *max_attempts,
+            ));
+            for (index, &concurrency) in shares.iter().enumerate() {
+                let lane = Arc::new(Lane::new(
+                    index,
+                    concurrency,
+                    plan,
+                    queue.clone(),
+                    Arc::clone(broker),
+                    self.observers.clone(),
+                    self.health.lane(queue, index),
+                    Arc::clone(totals),
+                    solitude.clone(),
+                    phase.clone(),
+                ));
+                let route = Arc::clone(route);
+                lane.spawn(&mut tasks, &upkeep, |lane, fetched, outbox| {
+                    route.process(lane, fetched, outbox)
+                });
+            }
+            let phase = phase.clone();
+            tasks.spawn(async move { upkeep.run(&phase).await });
+            match brokers
+                .iter_mut()
+                .find(|(other, _)| same_broker(other, broker))
+            {
+                Some((_, queues)) => queues.push(queue.clone()),
+                None => brokers.push((Arc::clone(broker), vec![queue.clone()])),
+            }
+        }
+        for (broker, queues) in brokers {
+            broker.attach(Arc::new(self.observers.clone()));
+            let sampler = Sampler {
+                broker,
+                queues,
+                observers: self.observers.clone(),
+                interval: self.config.sample_interval,
+            };
+            let phase = phase.clone();
+            tasks.spawn(async move { sampler.run(&phase).await });
+        }
+        tasks
+    }
+}
+
+/// Waits for a task to panic; that others end by themselves is nothing special. Cancel safe.
+async fn first_failure(tasks: &mut JoinSet<()>) -> JoinError {
+    match all_end(tasks).await {
+        Ok(()) => std::future::pending().await,
+        Err(failure) => failure,
+    }
+}
+
+/// Waits for all tasks to end, or for the first to panic. Cancel safe.
+async fn all_end(tasks: &mut JoinSet<()>) -> Result<(), JoinError> {
+    while let Some(ended) = tasks.join_next().await {
+        ended?;
+    }
+    Ok(())
+}
+
+async fn stop(routes: &[Built]) {
+    for built in routes {
+        built.route.stop().await;
+    }
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queues: Vec<_> = self.routes.iter().map(|route| &route.queue).collect();
+        f.debug_struct("Runner")
+            .field("queues", &queues)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RunnerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunnerBuilder")
+            .field("routes", &self.drafts.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a runner ended other than by being told to.
+pub struct RunError(Failure);
+
+enum Failure {
+    Start { queue: QueueName, error: WorkError },
+    Task(JoinError),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Failure::Start { queue, error } => {
+                write!(f, "the worker of queue {queue:?} did not start: {error}")
+            }
+            Failure::Task(error) => write!(f, "a task of the runner failed: {error}"),
+        }
+    }
+}
+
+impl fmt::Debug for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RunError: {self}")
+    }
+}
+
+/// The cause is part of the text, so it is not offered as a source as well.
+impl std::error::Error for RunError {}
+
+/// Growing pauses after faults of a broker: full jitter, from 50 ms to 5 s.
+#[derive(Debug, Default)]
+struct FaultBackoff {
+    faults: u32,
+}
+
+impl FaultBackoff {
+    fn next_delay(&mut self) -> Duration {
+        let cap = MIN_PAUSE
+            .saturating_mul(1 << self.faults.min(16))
+            .min(MAX_PAUSE);
+        self.faults += 1;
+        rand::random_range(MIN_PAUSE / 2..=cap)
+    }
+}
+
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+fn jittered(interval: Duration) -> Duration {
+    // Only ever shorter, because what is renewed must not be late.
+    interval.mul_f64(rand::random_range(0.75..=1.0))
+}
+
+fn same_broker(one: &Arc<dyn Broker>, other: &Arc<dyn Broker>) -> bool {
+    one.identity() == other.identity()
+}

@@ -1,0 +1,348 @@
+//! [`Route`]: which worker serves which queue, and how.
+
+use std::fmt;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::config::{DeadLetters, RouteConfig};
+use super::lane::{Fetched, Lane};
+use super::settle::Outbox;
+use super::{batch, process};
+use crate::codec::{Codec, Json};
+use crate::error::{ConfigError, WorkError};
+use crate::layer::Layer;
+use crate::message::QueueName;
+use crate::resilience::{BreakerConfig, Guard, Guarded, RateLimit, RetryConfig};
+use crate::worker::{BatchWorker, Worker};
+
+/// A worker on a queue. What is set here wins over the configuration.
+pub struct Route<W, C = Json> {
+    name: Result<QueueName, ConfigError>,
+    worker: W,
+    codec: C,
+    settings: Settings,
+}
+
+/// A [`BatchWorker`] on a queue. A call gets up to [`batch`](Self::batch) messages, or what has come within
+/// [`linger`](Self::linger). User layers do not apply to it.
+pub struct BatchRoute<W, C = Json> {
+    name: Result<QueueName, ConfigError>,
+    worker: W,
+    codec: C,
+    settings: Settings,
+}
+
+impl<W: Worker> Route<W> {
+    /// Serves a queue. The name is also that of the route's table in the configuration, `[routes.NAME]`, which may set
+    /// another queue.
+    pub fn new<N>(queue: N, worker: W) -> Self
+    where
+        N: TryInto<QueueName>,
+        N::Error: Into<ConfigError>,
+    {
+        Self {
+            name: queue.try_into().map_err(Into::into),
+            worker,
+            codec: Json,
+            settings: Settings::default(),
+        }
+    }
+}
+
+impl<W: BatchWorker> BatchRoute<W> {
+    /// Serves a queue. The name is also that of the route's table in the configuration, `[routes.NAME]`, which may set
+    /// another queue.
+    pub fn new<N>(queue: N, worker: W) -> Self
+    where
+        N: TryInto<QueueName>,
+        N::Error: Into<ConfigError>,
+    {
+        Self {
+            name: queue.try_into().map_err(Into::into),
+            worker,
+            codec: Json,
+            settings: Settings::default(),
+        }
+    }
+
+    /// How long a call waits for its batch to fill. Default: 10 ms.
+    #[must_use]
+    pub fn linger(self, linger: Duration) -> Self {
+        self.configure(move |config| config.linger = linger)
+    }
+}
+
+impl<W: Worker, C> Route<W, C> {
+    /// Wraps the worker. In `.layer(A).layer(B)`, `B` is the outermost.
+    #[must_use]
+    pub fn layer<L: Layer<W>>(self, layer: L) -> Route<L::Worker, C> {
+        let Self {
+            name,
+            worker,
+            codec,
+            settings,
+        } = self;
+        Route {
+            name,
+            worker: layer.layer(worker),
+            codec,
+            settings,
+        }
+    }
+}
+
+macro_rules! common_settings {
+    ($route:ident, $worker:ident) => {
+        impl<W: $worker, C> $route<W, C> {
+            /// Reads payloads by this codec rather than as JSON.
+            #[must_use]
+            pub fn codec<D: Codec<W::Input>>(self, codec: D) -> $route<W, D> {
+                let Self {
+                    name,
+                    worker,
+                    codec: _,
+                    settings,
+                } = self;
+                $route {
+                    name,
+                    worker,
+                    codec,
+                    settings,
+                }
+            }
+
+            /// How many messages one fetch takes at most. Default: 100.
+            #[must_use]
+            pub fn batch(self, batch: NonZeroUsize) -> Self {
+                self.configure(move |config| config.batch = batch)
+            }
+
+            /// How many jobs may be running at once, in all lanes together. Default: 100.
+            #[must_use]
+            pub fn concurrency(self, concurrency: NonZeroUsize) -> Self {
+                self.configure(move |config| config.concurrency = concurrency)
+            }
+
+            /// How many readers work side by side. Default: 2.
+            #[must_use]
+            pub fn lanes(self, lanes: NonZeroUsize) -> Self {
+                self.configure(move |config| config.lanes = lanes)
+            }
+
+            /// How many messages are started in a given time. Default: no limit.
+            #[must_use]
+            pub fn rate(self, rate: RateLimit) -> Self {
+                self.configure(move |config| config.rate = Some(rate))
+            }
+
+            /// The schedule of retries.
+            #[must_use]
+            pub fn retry(self, retry: RetryConfig) -> Self {
+                self.configure(move |config| config.retry = retry)
+            }
+
+            /// The circuit breaker.
+            #[must_use]
+            pub fn breaker(self, breaker: BreakerConfig) -> Self {
+                self.configure(move |config| config.breaker = breaker)
+            }
+
+            /// After this time a job's cancellation says so; the job goes on. Default: none.
+            #[must_use]
+            pub fn soft_limit(self, limit: Duration) -> Self {
+                self.configure(move |config| config.timeout.soft = Some(limit))
+            }
+
+            /// After this time a job is dropped and counts as failed. Default: none.
+            #[must_use]
+            pub fn hard_limit(self, limit: Duration) -> Self {
+                self.configure(move |config| config.timeout.hard = Some(limit))
+            }
+
+            /// What becomes of dead messages.
+            #[must_use]
+            pub fn dead_letters(self, dead_letters: DeadLetters) -> Self {
+                self.configure(move |config| config.dead_letters = dead_letters)
+            }
+
+            /// Refuses to start on a broker that can't hand a message out again.
+            #[must_use]
+            pub fn at_least_once(self) -> Self {
+                self.configure(|config| config.at_least_once = true)
+            }
+
+            /// Changes any setting, after the configuration was read.
+            #[must_use]
+            pub fn configure(
+                mut self,
+                change: impl FnOnce(&mut RouteConfig) + Send + 'static,
+            ) -> Self {
+                self.settings.0.push(Box::new(change));
+                self
+            }
+        }
+
+        impl<W, C> fmt::Debug for $route<W, C> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($route))
+                    .field("name", &self.name)
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+common_settings!(Route, Worker);
+common_settings!(BatchRoute, BatchWorker);
+
+/// Settings made in code, in the order in which they were made.
+#[derive(Default)]
+struct Settings(Vec<Box<dyn FnOnce(&mut RouteConfig) + Send>>);
+
+impl Settings {
+    fn apply(self, config: &mut RouteConfig) {
+        self.0.into_iter().for_each(|change| change(config));
+    }
+}
+
+/// What [`RunnerBuilder::route`](super::RunnerBuilder::route) takes: a [`Route`] or a [`BatchRoute`].
+pub trait IntoRoute: sealed::Sealed {}
+
+impl<R: sealed::Sealed> IntoRoute for R {}
+
+pub(super) mod sealed {
+    #[expect(unnameable_types, reason = "a trait that only this crate implements")]
+    pub trait Sealed {
+        #[doc(hidden)]
+        fn into_draft(self) -> super::Draft;
+    }
+}
+
+/// A route whose types are behind it and whose configuration is still to come.
+#[doc(hidden)]
+#[expect(unnameable_types, reason = "only passes through the sealed trait")]
+pub struct Draft {
+    pub(super) name: Result<QueueName, ConfigError>,
+    pub(super) settle_settings: Box<dyn FnOnce(&mut RouteConfig) + Send>,
+    pub(super) finish: Box<dyn FnOnce(Guard) -> Arc<dyn AnyRoute> + Send>,
+}
+
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<W: Worker, C: Codec<W::Input>> sealed::Sealed for Route<W, C> {
+    fn into_draft(self) -> Draft {
+        let Self {
+            name,
+            worker,
+            codec,
+            settings,
+        } = self;
+        Draft {
+            name,
+            settle_settings: Box::new(|config| settings.apply(config)),
+            finish: Box::new(|guard| {
+                Arc::new(Single {
+                    worker: Guarded::new(worker, guard),
+                    codec,
+                })
+            }),
+        }
+    }
+}
+
+impl<W: BatchWorker, C: Codec<W::Input>> sealed::Sealed for BatchRoute<W, C> {
+    fn into_draft(self) -> Draft {
+        let Self {
+            name,
+            worker,
+            codec,
+            settings,
+        } = self;
+        Draft {
+            name,
+            settle_settings: Box::new(|config| settings.apply(config)),
+            finish: Box::new(|guard| {
+                Arc::new(Batched {
+                    worker: Guarded::new(worker, guard),
+                    codec,
+                })
+            }),
+        }
+    }
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A route as the runner sees it: called a few times a lane, never per message.
+pub(super) trait AnyRoute: Send + Sync + 'static {
+    fn start(&self) -> BoxFuture<'_, Result<(), WorkError>>;
+    fn stop(&self) -> BoxFuture<'_, ()>;
+    /// The process stage of one lane.
+    fn process(
+        self: Arc<Self>,
+        lane: Arc<Lane>,
+        fetched: mpsc::Receiver<Fetched>,
+        outbox: Outbox,
+    ) -> BoxFuture<'static, ()>;
+}
+
+struct Single<W, C> {
+    worker: Guarded<W>,
+    codec: C,
+}
+
+impl<W: Worker, C: Codec<W::Input>> AnyRoute for Single<W, C> {
+    fn start(&self) -> BoxFuture<'_, Result<(), WorkError>> {
+        Box::pin(Worker::start(&self.worker))
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Worker::stop(&self.worker))
+    }
+
+    fn process(
+        self: Arc<Self>,
+        lane: Arc<Lane>,
+        fetched: mpsc::Receiver<Fetched>,
+        outbox: Outbox,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(
+            async move { process::run(&self.worker, &self.codec, &lane, fetched, outbox).await },
+        )
+    }
+}
+
+struct Batched<W, C> {
+    worker: Guarded<W>,
+    codec: C,
+}
+
+impl<W: BatchWorker, C: Codec<W::Input>> AnyRoute for Batched<W, C> {
+    fn start(&self) -> BoxFuture<'_, Result<(), WorkError>> {
+        Box::pin(BatchWorker::start(&self.worker))
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(BatchWorker::stop(&self.worker))
+    }
+
+    fn process(
+        self: Arc<Self>,
+        lane: Arc<Lane>,
+        fetched: mpsc::Receiver<Fetched>,
+        outbox: Outbox,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move { batch::run(&self.worker, &self.codec, &lane, fetched, outbox).await })
+    }
+}

@@ -1,0 +1,128 @@
+//! The phases of a runner's end, and the signals that begin them.
+
+use std::future::Future;
+use std::io;
+
+use tokio_util::sync::CancellationToken;
+
+/// Running, then draining, then over: each begins once and stays. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Phase {
+    draining: CancellationToken,
+    over: CancellationToken,
+}
+
+impl Phase {
+    /// Fetch no more; finish what runs; hand back what has not been started.
+    pub(super) fn begin_drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Nothing is waited for any longer.
+    pub(super) fn end_drain(&self) {
+        self.draining.cancel();
+        self.over.cancel();
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Waits for the drain to begin. Cancel safe.
+    pub(super) async fn drain_begins(&self) {
+        self.draining.cancelled().await;
+    }
+
+    /// Waits for the drain to be over. Cancel safe.
+    pub(super) async fn drain_is_over(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// The future's output, or `None` if the drain begins first; the future is dropped then, so it must be one that
+    /// can be.
+    pub(super) async fn until_drain<F: Future>(&self, future: F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            () = self.drain_begins() => None,
+            output = future => Some(output),
+        }
+    }
+}
+
+/// What the future given to [`Runner::run_until`](super::Runner::run_until) may yield: a plain `()`, or what says when
+/// to stop waiting for running jobs.
+pub trait Hurry: Send {
+    /// Resolves when the wait for running jobs is to be cut short; never, for `()`.
+    fn hurry(self) -> impl Future<Output = ()> + Send;
+}
+
+impl Hurry for () {
+    async fn hurry(self) {
+        std::future::pending().await
+    }
+}
+
+/// What [`shutdown_signal`] yields: it waits for a second signal.
+#[derive(Debug)]
+pub struct SecondSignal(Signals);
+
+impl Hurry for SecondSignal {
+    async fn hurry(mut self) {
+        self.0.recv().await;
+    }
+}
+
+/// Waits for the process to be told to end: SIGTERM or SIGINT (Ctrl-C; elsewhere than on Unix, only that). Given to
+/// [`Runner::run_until`](super::Runner::run_until), a second signal skips the wait for running jobs.
+///
+/// # Panics
+/// If the operating system refuses to install a signal handler, or outside of a tokio runtime with I/O enabled.
+pub async fn shutdown_signal() -> SecondSignal {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => panic!("signal handlers can't be installed: {error}"),
+    };
+    signals.recv().await;
+    tracing::info!("shutdown began; a second signal skips the wait for running jobs");
+    SecondSignal(signals)
+}
+
+#[cfg(unix)]
+#[derive(Debug)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+#[derive(Debug)]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn recv(&mut self) {
+        let _received = tokio::signal::ctrl_c().await;
+    }
+}

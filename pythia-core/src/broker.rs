@@ -93,15 +93,19 @@ pub struct Subscription {
     pub settler: Arc<dyn Settler>,
     /// How long a worker may be silent before its messages go to others. `None`: nothing is held, nothing is renewed.
     pub lease: Option<Duration>,
+    /// Whether a [`receive`](Source::receive) that waits may be dropped without losing anything. Where it may not, a
+    /// shutdown waits for it: about a second at most.
+    pub cancel_safe: bool,
 }
 
 /// Where deliveries come from.
 #[async_trait]
 pub trait Source: Debug + Send + 'static {
-    /// Appends up to `max` deliveries. Waits up to about one second for the first, then returns without any.
+    /// Appends up to `max` deliveries. Waits for the first, but not for long, then returns without any: up to about one
+    /// second, or ten where it is [cancel safe](Subscription::cancel_safe).
     ///
     /// A delivery that must run alone ([`Delivery::alone`]) is appended alone. The runtime polls this future to its
-    /// end, unless it gives the whole source up as stalled.
+    /// end, unless it gives the whole source up as stalled, or the runner stops and the source is cancel safe.
     ///
     /// # Errors
     /// Nothing was appended. The next call asks for the same claim again, so that a batch whose reply was lost is not:
@@ -172,6 +176,8 @@ pub struct Maintained {
     pub trimmed: u64,
     /// There was more to do than one bounded round does: call again at once.
     pub more: bool,
+    /// Nothing will need a round for so long: it may come that much later than the runner's interval says.
+    pub quiet_for: Option<Duration>,
     /// How long until the next delayed message is due, if this worker is the one to look after it.
     pub next_due: Option<Duration>,
     /// Entries beyond the configured length that could not be trimmed, and whose fault it is.

@@ -272,6 +272,16 @@ impl GapCause {
 pub struct Observers(Vec<Arc<dyn Observer>>);
 
 impl Observers {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds one.
     pub fn push(&mut self, observer: Arc<dyn Observer>) {
         self.0.push(observer);

@@ -254,6 +254,7 @@ impl Broker for MemoryBroker {
                 source: Box::new(source),
                 settler: Arc::new(FanOutSettler),
                 lease: None,
+                cancel_safe: true,
             });
         }
         let (queue, holder) = (self.queue(queue), id);
@@ -264,6 +265,7 @@ impl Broker for MemoryBroker {
             }),
             settler: Arc::new(MemorySettler { queue, holder }),
             lease: Some(self.0.config.lease),
+            cancel_safe: true,
         })
     }
 
@@ -324,7 +326,7 @@ impl Broker for MemoryBroker {
 }
 
 /// How long a `receive` waits for its first message.
-const IDLE_WAIT: Duration = Duration::from_secs(1);
+const IDLE_WAIT: Duration = Duration::from_secs(10);
 /// How many messages one lock section moves at most for each purpose, so that it stays short; the rest follows at the
 /// next look.
 const MOVES_A_ROUND: usize = 1_000;

@@ -233,6 +233,8 @@ impl Queue {
     ) -> Maintained {
         let mut round = Maintained {
             promoted: self.promote(now, budget) as u64,
+            // Sources see to due messages themselves, so that leaves the dead, who are not missed before.
+            quiet_for: Some(lease / 4),
             ..Maintained::default()
         };
         self.pardon_after_outage(now, lease);

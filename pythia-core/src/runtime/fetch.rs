@@ -36,6 +36,7 @@ pub(super) async fn run(lane: &Lane, room: mpsc::Sender<Fetched>, mut refused: O
 struct Reader {
     source: Box<dyn Source>,
     session: std::sync::Arc<Session>,
+    cancel_safe: bool,
     size: SizeEstimate,
 }
 
@@ -57,6 +58,7 @@ async fn subscribe(lane: &Lane) -> Reader {
                 source,
                 settler,
                 lease,
+                cancel_safe,
             }) => {
                 lane.observers.on_event(&Event::Subscribed {
                     queue: &lane.queue,
@@ -64,6 +66,7 @@ async fn subscribe(lane: &Lane) -> Reader {
                 });
                 lane.health.reading();
                 return Reader {
+                    cancel_safe,
                     source,
                     session: lane.open_session(settler, lease),
                     size: SizeEstimate::default(),
@@ -101,7 +104,9 @@ async fn read_on(
         lane.health.reading();
         let mut deliveries = Vec::new();
         let read = tokio::select! {
+            biased;
             read = reader.source.receive(claim.max(), &mut deliveries) => read,
+            () = lane.phase.drain_begins(), if reader.cancel_safe => return End::Drain,
             // The source bounds its reads by about a second, so this is one that will not come back.
             () = tokio::time::sleep(lane.stall_after) => {
                 lane.observers.on_event(&Event::Stalled { queue: &lane.queue, lane: lane.index, silent: lane.stall_after });

@@ -386,6 +386,7 @@ impl Runner {
                 queues,
                 observers: self.observers.clone(),
                 interval: self.config.sample_interval,
+                wanted: self.observers.len() > 1,
             };
             let phase = phase.clone();
             tasks.spawn(async move { sampler.run(&phase).await });

@@ -15,12 +15,15 @@ pub(super) struct Sampler {
     pub(super) queues: Vec<QueueName>,
     pub(super) observers: Observers,
     pub(super) interval: Duration,
+    /// Whether anybody but the log listens.
+    pub(super) wanted: bool,
 }
 
 impl Sampler {
-    /// Runs until the drain begins; not at all if the interval is zero or the broker can't be looked into.
+    /// Runs until the drain begins; not at all if the interval is zero, nobody listens, or the broker can't be looked
+    /// into.
     pub(super) async fn run(&self, phase: &Phase) {
-        if self.interval.is_zero() || self.broker.admin().is_none() {
+        if self.interval.is_zero() || !self.wanted || self.broker.admin().is_none() {
             return;
         }
         while phase.until_drain(self.tick()).await.is_some() {

@@ -103,6 +103,9 @@ impl Upkeep {
                     maintained: &maintained,
                 });
                 let regular = jittered(self.interval);
+                let regular = maintained
+                    .quiet_for
+                    .map_or(regular, |quiet| quiet.max(regular));
                 Ok(match maintained.next_due {
                     _ if maintained.more => Duration::ZERO,
                     Some(due) => due.min(regular),

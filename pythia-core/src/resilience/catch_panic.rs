@@ -65,3 +65,93 @@ fn text(panic: &(dyn Any + Send)) -> String {
         "panicked with something that is not text".to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    type Nothing = Result<(), WorkError>;
+
+    /// Panics when it is dropped.
+    struct Mine;
+
+    impl Drop for Mine {
+        fn drop(&mut self) {
+            panic!("stepped on");
+        }
+    }
+
+    #[track_caller]
+    fn assert_panic(result: Nothing, expected: &str) {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), WorkErrorKind::Panic);
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_error_with_its_text() {
+        let constant = catch_panic(true, || async { panic!("no stock") });
+        assert_panic(constant.await, "panicked: no stock");
+        let formatted = catch_panic(true, || async {
+            tokio::task::yield_now().await;
+            let order = 7;
+            panic!("order {order}")
+        });
+        assert_panic(formatted.await, "panicked: order 7");
+        let other = catch_panic(true, || async { std::panic::panic_any(7) });
+        assert_panic(other.await, "panicked with something that is not text");
+    }
+
+    #[tokio::test]
+    async fn a_panic_where_the_call_is_made_becomes_an_error() {
+        let call = || -> std::future::Ready<Nothing> { panic!("too early") };
+        assert_panic(catch_panic(true, call).await, "panicked: too early");
+    }
+
+    #[tokio::test]
+    async fn results_come_through() {
+        for enabled in [true, false] {
+            let result = catch_panic(enabled, || async {
+                tokio::task::yield_now().await;
+                Ok(7)
+            });
+            assert_eq!(result.await.unwrap(), 7);
+        }
+    }
+
+    #[tokio::test]
+    async fn switched_off_it_lets_panics_through() {
+        let call = catch_panic(false, || async {
+            if true {
+                panic!("as you wish");
+            }
+            Ok(())
+        });
+        assert!(AssertUnwindSafe(call).catch_unwind().await.is_err());
+    }
+
+    #[test]
+    fn a_panic_in_a_drop_half_way_ends_nothing() {
+        let mut call = Box::pin(catch_panic(true, || async {
+            let _mine = Mine;
+            std::future::pending::<Nothing>().await
+        }));
+        assert!(call.as_mut().now_or_never().is_none());
+        drop(call);
+    }
+
+    #[test]
+    fn a_panic_in_the_drop_of_what_is_done_does_not_change_its_result() {
+        let mine = std::mem::ManuallyDrop::new(Mine);
+        let result = catch_panic(true, || {
+            let mut mine = Some(std::mem::ManuallyDrop::into_inner(mine));
+            poll_fn(move |_| {
+                let _still_here = &mut mine;
+                Poll::Ready(Ok(7))
+            })
+        });
+        assert_eq!(result.now_or_never().unwrap().unwrap(), 7);
+    }
+}

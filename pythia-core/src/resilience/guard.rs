@@ -181,3 +181,254 @@ fn unanswered() -> WorkError {
 fn copy_of(error: &WorkError) -> WorkError {
     WorkError::new(error.kind(), error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::resilience::{BreakerConfig, Jitter, TimeoutConfig};
+    use crate::worker::worker_fn;
+
+    /// A guard that opens at the second failure of two calls or more, with a hard limit of 5 s and a soft one of 2 s.
+    fn guard() -> Guard {
+        let breaker = BreakerConfig {
+            min_calls: 2.try_into().unwrap(),
+            failure_ratio: 1.0,
+            jitter: Jitter::None,
+            probes: 1.try_into().unwrap(),
+            ..BreakerConfig::default()
+        };
+        let timeout = TimeoutConfig {
+            soft: Some(Duration::from_secs(2)),
+            hard: Some(Duration::from_secs(5)),
+        };
+        Guard {
+            gate: Some(Gate::new(breaker.checked().unwrap().unwrap(), |_| {})),
+            limits: timeout.checked().unwrap(),
+            isolate_panics: true,
+        }
+    }
+
+    /// What the job is told to do.
+    #[derive(Clone, Copy, Debug)]
+    enum Order {
+        Fail(WorkErrorKind),
+        Hang,
+        Panic,
+        Succeed,
+    }
+
+    async fn obey(job: &Job<Order>) -> Result<&'static str, WorkError> {
+        match job.input {
+            Order::Fail(kind) => Err(WorkError::new(kind, "as told")),
+            Order::Hang => std::future::pending().await,
+            Order::Panic => panic!("as told"),
+            Order::Succeed => Ok("as told"),
+        }
+    }
+
+    async fn run(worker: &impl Worker<Input = Order>, order: Order) -> Result<(), WorkErrorKind> {
+        let result = worker.process(&Job::for_test(order)).await;
+        result.map(drop).map_err(|error| error.kind())
+    }
+
+    const RETRYABLE: WorkErrorKind = WorkErrorKind::Retryable { after: None };
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_open_the_breaker_and_it_refuses_until_a_probe_succeeds() {
+        for (order, kind) in [
+            (Order::Fail(RETRYABLE), RETRYABLE),
+            (Order::Hang, WorkErrorKind::Timeout),
+            (Order::Panic, WorkErrorKind::Panic),
+        ] {
+            let worker = Guarded::new(worker_fn(obey), guard());
+            assert_eq!(run(&worker, order).await, Err(kind));
+            assert_eq!(run(&worker, order).await, Err(kind));
+            let refused = Err(WorkErrorKind::BreakerOpen);
+            assert_eq!(run(&worker, Order::Succeed).await, refused, "{order:?}");
+            tokio::time::advance(Duration::from_secs(5)).await;
+            assert_eq!(run(&worker, Order::Succeed).await, Ok(()));
+            assert_eq!(run(&worker, order).await, Err(kind));
+            assert_eq!(run(&worker, Order::Succeed).await, Ok(()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_says_nothing_about_the_worker_does_not_open_it() {
+        let worker = Guarded::new(worker_fn(obey), guard());
+        for kind in [
+            WorkErrorKind::Decode,
+            WorkErrorKind::Permanent,
+            WorkErrorKind::Snooze {
+                delay: Duration::ZERO,
+            },
+        ] {
+            for _ in 0..10 {
+                assert_eq!(run(&worker, Order::Fail(kind)).await, Err(kind));
+            }
+        }
+        assert_eq!(run(&worker, Order::Fail(RETRYABLE)).await, Err(RETRYABLE));
+        assert_eq!(
+            run(&worker, Order::Succeed).await,
+            Ok(()),
+            "one failure, no other call"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_learns_of_its_soft_limit_and_may_still_succeed() {
+        let worker = Guarded::new(
+            worker_fn(async |job: &Job<()>| Ok(job.cancellation().cancelled().await)),
+            guard(),
+        );
+        let began = Instant::now();
+        let reason = worker.process(&Job::for_test(())).await.unwrap();
+        assert_eq!(reason, CancelReason::SoftLimit);
+        assert_eq!(Instant::now() - began, Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_switched_off_the_worker_is_on_its_own() {
+        let worker = Guarded::new(worker_fn(obey), Guard::default());
+        for _ in 0..100 {
+            assert_eq!(run(&worker, Order::Fail(RETRYABLE)).await, Err(RETRYABLE));
+        }
+        let hang = run(&worker, Order::Hang);
+        assert!(
+            tokio::time::timeout(Duration::from_hours(24), hang)
+                .await
+                .is_err()
+        );
+    }
+
+    /// Obeys each job; a job that panics or hangs takes the others along.
+    struct Batch {
+        answers: Option<usize>,
+        calls: Mutex<Vec<&'static str>>,
+    }
+
+    impl Batch {
+        fn new() -> Self {
+            Self {
+                answers: None,
+                calls: Mutex::default(),
+            }
+        }
+    }
+
+    impl BatchWorker for Batch {
+        type Input = Order;
+        type Output = &'static str;
+
+        async fn process(&self, jobs: &[Job<Order>]) -> Vec<Result<&'static str, WorkError>> {
+            self.calls.lock().unwrap().push("process");
+            let mut results = Vec::new();
+            for job in jobs {
+                results.push(obey(job).await);
+            }
+            results.resize_with(self.answers.unwrap_or(jobs.len()), || Ok("one more"));
+            results
+        }
+
+        async fn start(&self) -> Result<(), WorkError> {
+            self.calls.lock().unwrap().push("start");
+            Ok(())
+        }
+
+        async fn stop(&self) {
+            self.calls.lock().unwrap().push("stop");
+        }
+    }
+
+    async fn run_batch(
+        worker: &Guarded<Batch>,
+        orders: &[Order],
+    ) -> Vec<Result<(), WorkErrorKind>> {
+        let jobs: Vec<_> = orders.iter().copied().map(Job::for_test).collect();
+        let results = worker.process(&jobs).await;
+        let results = results.into_iter();
+        results
+            .map(|result| result.map(drop).map_err(|error| error.kind()))
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_let_in_stopped_and_isolated_as_a_whole() {
+        for (order, kind) in [
+            (Order::Panic, WorkErrorKind::Panic),
+            (Order::Hang, WorkErrorKind::Timeout),
+        ] {
+            let worker = Guarded::new(Batch::new(), guard());
+            let results = run_batch(&worker, &[Order::Succeed, order, Order::Succeed]).await;
+            assert_eq!(results, [Err(kind); 3]);
+            let results = run_batch(&worker, &[Order::Succeed; 2]).await;
+            assert_eq!(results, [Err(WorkErrorKind::BreakerOpen); 2]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_message_of_a_batch_counts_for_the_breaker() {
+        let worker = Guarded::new(Batch::new(), guard());
+        let bad = Order::Fail(RETRYABLE);
+        for _ in 0..10 {
+            let results = run_batch(&worker, &[bad, Order::Succeed]).await;
+            assert_eq!(results, [Err(RETRYABLE), Ok(())]);
+        }
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let permanent = Order::Fail(WorkErrorKind::Permanent);
+        run_batch(&worker, &[permanent, bad]).await;
+        assert_eq!(run_batch(&worker, &[bad]).await, [Err(RETRYABLE)]);
+        assert_eq!(
+            run_batch(&worker, &[bad]).await,
+            [Err(WorkErrorKind::BreakerOpen)]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_has_one_result_for_each_message() {
+        for (answers, expected) in [(1, Err(RETRYABLE)), (2, Ok(())), (3, Ok(()))] {
+            let batch = Batch {
+                answers: Some(answers),
+                ..Batch::new()
+            };
+            let worker = Guarded::new(batch, guard());
+            let results = run_batch(&worker, &[Order::Succeed; 2]).await;
+            assert_eq!(results, [Ok(()), expected], "{answers} answers");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_jobs_of_a_batch_learn_of_the_soft_limit() {
+        let worker = Guarded::new(Batch::new(), guard());
+        let jobs = [Order::Hang, Order::Hang].map(Job::for_test);
+        worker.process(&jobs).await;
+        for job in jobs {
+            assert_eq!(job.cancellation().reason(), Some(CancelReason::SoftLimit));
+        }
+    }
+
+    #[tokio::test]
+    async fn start_and_stop_reach_the_worker() {
+        let worker = Guarded::new(Batch::new(), Guard::default());
+        worker.start().await.unwrap();
+        worker.stop().await;
+        assert_eq!(*worker.worker.calls.lock().unwrap(), ["start", "stop"]);
+    }
+
+    /// The window holds one such future for each running job.
+    #[test]
+    fn a_guarded_call_is_stored_once() {
+        let worker = worker_fn(async |job: &Job<[u8; 1_000]>| {
+            let copy = job.input;
+            tokio::task::yield_now().await;
+            Ok(copy[0])
+        });
+        let job = Job::for_test([0; 1_000]);
+        let bare = size_of_val(&worker.process(&job));
+        let worker = Guarded::new(worker, guard());
+        let guarded = size_of_val(&worker.process(&job));
+        assert!(guarded < bare + 500, "{bare} bytes became {guarded}");
+    }
+}

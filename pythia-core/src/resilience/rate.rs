@@ -228,3 +228,183 @@ const PERIODS: std::ops::RangeInclusive<Duration> =
 const BURST: Duration = Duration::from_millis(100);
 /// Tokio's timers tick once a millisecond, and a task may be late for one.
 const TIMER_TICKS: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+    use tokio::time::{advance, timeout};
+
+    use super::*;
+
+    fn limit(text: &str) -> RateLimit {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_the_burst_messages_come_evenly() {
+        let rate = RateLimiter::new(limit("10/s burst 3"));
+        let began = Instant::now();
+        let mut at = Vec::new();
+        for _ in 0..6 {
+            assert_eq!(rate.reserve(1).await, 1);
+            at.push((Instant::now() - began).as_millis());
+        }
+        assert_eq!(at, [0, 0, 0, 100, 200, 300]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_gives_what_there_is_at_most_what_is_asked_for() {
+        let rate = RateLimiter::new(limit("10/s burst 5"));
+        assert_eq!(rate.reserve(2).await, 2);
+        assert_eq!(rate.reserve(9).await, 3);
+        assert!(rate.reserve(9).now_or_never().is_none());
+        advance(Duration::from_millis(250)).await;
+        assert_eq!(rate.reserve(9).now_or_never(), Some(2));
+        advance(Duration::from_hours(1)).await;
+        assert_eq!(rate.reserve(9).now_or_never(), Some(5));
+        assert_eq!(rate.reserve(9).now_or_never(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refunded_may_be_used_at_once_by_one_who_waits() {
+        let rate = RateLimiter::new(limit("1/h burst 4"));
+        assert_eq!(rate.reserve(4).await, 4);
+        let waiting = timeout(Duration::from_secs(1), rate.reserve(9));
+        let refunding = async {
+            tokio::task::yield_now().await;
+            rate.refund(3);
+        };
+        assert_eq!(tokio::join!(waiting, refunding).0, Ok(3));
+        rate.refund(0);
+        assert_eq!(rate.reserve(1).now_or_never(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_is_dropped_takes_nothing_along() {
+        let rate = RateLimiter::new(limit("1/10s"));
+        assert_eq!(rate.reserve(9).await, 1);
+        let began = Instant::now();
+        for _ in 0..9 {
+            assert!(
+                timeout(Duration::from_secs(1), rate.reserve(9))
+                    .await
+                    .is_err()
+            );
+        }
+        assert_eq!(rate.reserve(9).await, 1);
+        assert_eq!(Instant::now() - began, Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_high_rate_is_reached_in_spite_of_timers_of_a_millisecond() {
+        for text in ["50000/s", "50000/s burst 1"] {
+            let rate = RateLimiter::new(limit(text));
+            let began = Instant::now();
+            let mut messages = 0;
+            while messages < 100_000 {
+                messages += rate.reserve(1_000).await;
+            }
+            let took = Instant::now() - began;
+            assert!(
+                (Duration::from_millis(1_850)..Duration::from_millis(2_050)).contains(&took),
+                "{text}: {took:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_stretch_of_time_has_more_than_its_share_and_the_burst(
+            count in 1u32..5_000,
+            period_millis in 1u64..100_000,
+            burst in 1u32..100,
+            waits in proptest::collection::vec((0u64..5_000, 1usize..200), 1..100),
+        ) {
+            let period = Duration::from_millis(period_millis);
+            let limit = RateLimit::new(count, period).unwrap().burst(burst.try_into().unwrap());
+            let rate = RateLimiter::new(limit);
+            let mut now = rate.epoch;
+            let mut given: Vec<(Instant, u128)> = Vec::new();
+            for (wait, max) in waits {
+                now += Duration::from_millis(wait);
+                match rate.try_reserve(now, max) {
+                    Ok(messages) => {
+                        prop_assert!((1..=max).contains(&messages));
+                        given.push((now, messages as u128));
+                    }
+                    Err(at) => {
+                        prop_assert!(at > now);
+                        let just_before = at - Duration::from_nanos(1);
+                        prop_assert!(rate.try_reserve(just_before, max).is_err());
+                    }
+                }
+                let mut messages = 0;
+                for (since, more) in given.iter().rev() {
+                    messages += more;
+                    let share = (now - *since).as_nanos() * u128::from(count) / period.as_nanos();
+                    prop_assert!(messages <= share + rate.burst, "{messages} since {:?}", now - *since);
+                }
+            }
+        }
+
+        #[test]
+        fn its_text_reads_back(count in 1u32.., period in 1u64..86_400_000, burst in proptest::option::of(1u32..)) {
+            let mut limit = RateLimit::new(count, Duration::from_millis(period)).unwrap();
+            limit.burst = burst.and_then(NonZeroU32::new);
+            prop_assert_eq!(limit.to_string().parse::<RateLimit>().unwrap(), limit);
+        }
+    }
+
+    #[test]
+    fn it_is_read_from_text_and_written_as_text() {
+        for (text, count, secs) in [("100/s", 100, 1), ("6000/min", 6_000, 60), ("1/10s", 1, 10)] {
+            assert_eq!(
+                limit(text),
+                RateLimit::new(count, Duration::from_secs(secs)).unwrap()
+            );
+            assert_eq!(limit(text).to_string(), text);
+        }
+        let with_burst: RateLimit = serde_json::from_str("\"100/s burst 20\"").unwrap();
+        assert_eq!(
+            with_burst,
+            RateLimit::per_second(100)
+                .unwrap()
+                .burst(20.try_into().unwrap())
+        );
+        assert_eq!(
+            serde_json::to_string(&with_burst).unwrap(),
+            "\"100/s burst 20\""
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for text in [
+            "",
+            "100",
+            "/s",
+            "100/",
+            "s/100",
+            "-1/s",
+            "1.5/s",
+            "100/s burst",
+            "100/s burst 0",
+            "100/s burst 5 6",
+            "100/s brust 5",
+            "100/parsec",
+            "99999999999/s",
+        ] {
+            let error = text.parse::<RateLimit>().unwrap_err().to_string();
+            assert!(error.contains("is not a rate such as"), "{text}: {error}");
+        }
+        for (text, why) in [
+            ("0/s", "rate of zero"),
+            ("1/0s", "between 1ms"),
+            ("1/2days", "1 day"),
+        ] {
+            let error = text.parse::<RateLimit>().unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

@@ -93,6 +93,14 @@ impl Default for RetryConfig {
 }
 
 impl RetryConfig {
+    /// No retries: the first failure is the last.
+    pub fn off() -> Self {
+        Self {
+            enabled: false,
+            ..Self::default()
+        }
+    }
+
     /// The schedule, or `None` if it is switched off.
     ///
     /// # Errors
@@ -111,3 +119,72 @@ impl RetryConfig {
 }
 
 const DOUBLE: f64 = 2.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_waits_longer_after_each_failure_but_never_too_long() {
+        let config = RetryConfig {
+            jitter: Jitter::None,
+            ..RetryConfig::default()
+        };
+        let retry = config.checked().unwrap().unwrap();
+        assert_eq!(retry.max_attempts(), 5);
+        let secs = [1, 2, 3, 4, 9, 10, 11, u32::MAX].map(|attempt| retry.delay(attempt).as_secs());
+        assert_eq!(secs, [1, 2, 4, 8, 256, 300, 300, 300]);
+    }
+
+    #[test]
+    fn no_schedule_has_less_than_one_attempt() {
+        assert_eq!(Retry::fixed(0, Duration::ZERO).max_attempts(), 1);
+    }
+
+    #[test]
+    fn exponential_delays_are_jittered() {
+        let hour = Duration::from_hours(1);
+        let retry = Retry::exponential(9, hour, hour).unwrap();
+        let [one, two] = [1, 2].map(|attempt| retry.delay(attempt));
+        assert!(one < hour && two < hour && one != two, "{one:?} {two:?}");
+        assert!(Retry::exponential(9, hour, Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn it_is_read_by_name_and_refused_by_name() {
+        let read = |text: &str| serde_json::from_str::<RetryConfig>(text);
+        let config = read(r#"{"max_attempts": 3, "initial_delay": "250ms", "jitter": "equal"}"#);
+        assert_eq!(
+            config.unwrap(),
+            RetryConfig {
+                max_attempts: 3.try_into().unwrap(),
+                initial_delay: Duration::from_millis(250),
+                jitter: Jitter::Equal,
+                ..RetryConfig::default()
+            }
+        );
+        assert!(read(r#"{"max_attempts": 0}"#).is_err());
+        assert!(read(r#"{"initial_delay": "-1s"}"#).is_err());
+        assert!(read(r#"{"max_attemps": 3}"#).is_err());
+        for (text, expected) in [
+            (
+                r#"{"initial_delay": "0s"}"#,
+                "retry.initial_delay is 0ns, it must be at least 1ms",
+            ),
+            (
+                r#"{"max_delay": "10ms"}"#,
+                "retry.max_delay is 10ms, less than retry.initial_delay, which is 1s",
+            ),
+            (
+                r#"{"factor": 0.5}"#,
+                "retry.factor is 0.5, it must be 1 or between 1.1 and 1000",
+            ),
+        ] {
+            assert_eq!(
+                read(text).unwrap().checked().unwrap_err().to_string(),
+                expected
+            );
+        }
+        assert_eq!(RetryConfig::off().checked(), Ok(None));
+    }
+}

@@ -101,3 +101,122 @@ async fn until<F: Future>(deadline: Instant, mut call: Pin<&mut F>) -> Option<F:
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures_util::FutureExt;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn limits(soft: Option<u64>, hard: Option<u64>) -> Limits {
+        let (soft, hard) = (soft.map(secs), hard.map(secs));
+        TimeoutConfig { soft, hard }.checked().unwrap()
+    }
+
+    /// How a call of so many seconds ends within these limits, when it was asked to stop, and when all was over.
+    async fn run(limits: Limits, call: u64) -> (Result<(), WorkErrorKind>, Option<u64>, u64) {
+        let began = Instant::now();
+        let elapsed = || (Instant::now() - began).as_secs();
+        let asked = Cell::new(None);
+        let result = within(
+            limits,
+            || asked.set(Some(elapsed())),
+            || async {
+                sleep(secs(call)).await;
+                Ok(())
+            },
+        );
+        let result = result.await.map_err(|error| error.kind());
+        (result, asked.get(), elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_limits_a_call_takes_its_time() {
+        assert_eq!(
+            run(limits(None, None), 1_000_000).await,
+            (Ok(()), None, 1_000_000)
+        );
+        assert_eq!(
+            run(limits(Some(0), Some(0)), 1_000_000).await,
+            (Ok(()), None, 1_000_000)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_soft_limit_asks_and_the_call_goes_on() {
+        assert_eq!(run(limits(Some(2), None), 1).await, (Ok(()), None, 1));
+        assert_eq!(run(limits(Some(2), None), 9).await, (Ok(()), Some(2), 9));
+        assert_eq!(run(limits(Some(2), Some(9)), 8).await, (Ok(()), Some(2), 8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_hard_limit_ends_the_call() {
+        let timed_out = Err(WorkErrorKind::Timeout);
+        assert_eq!(run(limits(None, Some(5)), 4).await, (Ok(()), None, 4));
+        assert_eq!(run(limits(None, Some(5)), 6).await, (timed_out, None, 5));
+        assert_eq!(
+            run(limits(Some(2), Some(5)), 6).await,
+            (timed_out, Some(2), 5)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_done_at_the_last_moment_is_done() {
+        assert_eq!(run(limits(None, Some(5)), 5).await, (Ok(()), None, 5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_error_names_the_limit() {
+        let never = || std::future::pending::<Result<(), WorkError>>();
+        let error = within(limits(None, Some(90)), || {}, never)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "not done within its hard time limit of 90s"
+        );
+    }
+
+    #[test]
+    fn a_call_that_does_not_wait_needs_no_timer() {
+        // Outside of a runtime a timer could not even be made.
+        let result = within(limits(Some(1), Some(2)), || {}, || async { Ok(7) });
+        assert_eq!(result.now_or_never().unwrap().unwrap(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_polled_when_it_was_woken_and_not_more_often() {
+        let polls = Cell::new(0);
+        let mut timer = Box::pin(sleep(secs(3)));
+        let result = within(
+            limits(Some(1), Some(5)),
+            || {},
+            || {
+                poll_fn(|cx| {
+                    polls.set(polls.get() + 1);
+                    timer.as_mut().poll(cx).map(Ok)
+                })
+            },
+        );
+        result.await.unwrap();
+        // At the start, at the soft limit (the task is woken as a whole), and at its end.
+        assert_eq!(polls.get(), 3);
+    }
+
+    #[test]
+    fn limits_out_of_order_are_refused() {
+        let config: TimeoutConfig =
+            serde_json::from_str(r#"{"soft": "30s", "hard": "30s"}"#).unwrap();
+        assert_eq!(
+            config.checked().unwrap_err().to_string(),
+            "timeout.soft is 30s, it must be less than timeout.hard, which is 30s"
+        );
+    }
+}

@@ -80,7 +80,7 @@ impl<W: Worker> Worker for Guarded<W> {
     async fn process(&self, job: &Job<W::Input>) -> Result<W::Output, WorkError> {
         self.guard
             .call(
-                |result| tally_of(result),
+                tally_of,
                 || {
                     job.cancellation().cancel(CancelReason::SoftLimit);
                 },

@@ -104,7 +104,8 @@ async fn until<F: Future>(deadline: Instant, mut call: Pin<&mut F>) -> Option<F:
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::FutureExt;
     use tokio::time::sleep;
@@ -124,17 +125,17 @@ mod tests {
     async fn run(limits: Limits, call: u64) -> (Result<(), WorkErrorKind>, Option<u64>, u64) {
         let began = Instant::now();
         let elapsed = || (Instant::now() - began).as_secs();
-        let asked = Cell::new(None);
+        let asked = OnceLock::new();
         let result = within(
             limits,
-            || asked.set(Some(elapsed())),
+            || asked.set(elapsed()).unwrap(),
             || async {
                 sleep(secs(call)).await;
                 Ok(())
             },
         );
         let result = result.await.map_err(|error| error.kind());
-        (result, asked.get(), elapsed())
+        (result, asked.get().copied(), elapsed())
     }
 
     #[tokio::test(start_paused = true)]
@@ -193,21 +194,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_is_polled_when_it_was_woken_and_not_more_often() {
-        let polls = Cell::new(0);
+        let polls = AtomicUsize::new(0);
         let mut timer = Box::pin(sleep(secs(3)));
         let result = within(
             limits(Some(1), Some(5)),
             || {},
             || {
                 poll_fn(|cx| {
-                    polls.set(polls.get() + 1);
+                    polls.fetch_add(1, Ordering::Relaxed);
                     timer.as_mut().poll(cx).map(Ok)
                 })
             },
         );
         result.await.unwrap();
         // At the start, at the soft limit (the task is woken as a whole), and at its end.
-        assert_eq!(polls.get(), 3);
+        assert_eq!(polls.into_inner(), 3);
     }
 
     #[test]

@@ -10,3 +10,23 @@ mod keys;
 mod script;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+use std::sync::Arc;
+
+use pythia_core::broker::Broker;
+use pythia_core::config::BrokerType;
+use pythia_core::{Config, ConfigError, MemoryBroker};
+
+/// The broker that a configuration asks for: `[broker] type = "memory" | "list" | "stream" | "pubsub"`, or `"redis"` for
+/// whichever of `[redis.list]`, `[redis.stream]` and `[redis.pubsub]` is there. It does not connect.
+///
+/// # Errors
+/// If a setting is unknown or can't be used.
+pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
+    match config.broker_type()? {
+        BrokerType::Memory => Ok(Arc::new(MemoryBroker::with_config(
+            config.section("memory")?,
+        )?)),
+        other => Err(ConfigError::new(format!("{other:?}"))),
+    }
+}

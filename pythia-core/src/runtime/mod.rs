@@ -276,7 +276,7 @@ impl Runner {
     /// the runner stops then.
     pub async fn run_until<F>(self, shutdown: F) -> Result<Summary, RunError>
     where
-        F: Future + Send,
+        F: Future,
         F::Output: Hurry,
     {
         for (started, built) in self.routes.iter().enumerate() {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use pythia_core::Summary;
 use pythia_core::observe::{Event, Observer};
+
+use tokio::time::Instant;
 
 use crate::index::FileFacts;
 
@@ -168,6 +169,11 @@ impl Progress {
     pub(crate) fn finish(&self) {
         self.show();
         self.bar.abandon();
-        println!("done in {:.2} s\n", self.began.elapsed().as_secs_f64());
+        println!(
+            "done in {:.2} s\n",
+            Instant::now()
+                .saturating_duration_since(self.began)
+                .as_secs_f64()
+        );
     }
 }

@@ -155,7 +155,7 @@ impl Lane {
 
         let lane = Arc::clone(self);
         let stage = process(Arc::clone(self), fetched, Outbox::new(units));
-        tasks.spawn(async move { Watched { lane: &lane, stage }.await });
+        tasks.spawn(Watched { lane, stage });
 
         let lane = Arc::clone(self);
         let upkeep = Arc::clone(upkeep);
@@ -360,12 +360,12 @@ impl Drop for Claim<'_> {
 }
 
 /// The process stage, with the beginning of each poll noted: a poll that does not end is a handler that blocks.
-struct Watched<'a> {
-    lane: &'a Lane,
+struct Watched {
+    lane: Arc<Lane>,
     stage: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-impl Future for Watched<'_> {
+impl Future for Watched {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

@@ -64,7 +64,11 @@ pub(super) async fn run<W, C>(
                 stage.collect(finished);
             }
             () = lane.startable(), if can_start => {
-                std::future::poll_fn(|cx| Poll::Ready(stage.start_some(cx, &start))).await;
+                std::future::poll_fn(|cx| {
+                    stage.start_some(cx, &start);
+                    Poll::Ready(())
+                })
+                .await;
                 // A handler that computes without awaiting must not keep the window from being polled.
                 tokio::task::consume_budget().await;
             }

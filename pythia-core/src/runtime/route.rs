@@ -202,7 +202,9 @@ common_settings!(BatchRoute, BatchWorker);
 
 /// Settings made in code, in the order in which they were made.
 #[derive(Default)]
-struct Settings(Vec<Box<dyn FnOnce(&mut RouteConfig) + Send>>);
+struct Settings(Vec<Change>);
+
+type Change = Box<dyn FnOnce(&mut RouteConfig) + Send>;
 
 impl Settings {
     fn apply(self, config: &mut RouteConfig) {
@@ -228,7 +230,7 @@ pub(super) mod sealed {
 #[expect(unnameable_types, reason = "only passes through the sealed trait")]
 pub struct Draft {
     pub(super) name: Result<QueueName, ConfigError>,
-    pub(super) settle_settings: Box<dyn FnOnce(&mut RouteConfig) + Send>,
+    pub(super) settle_settings: Change,
     pub(super) finish: Box<dyn FnOnce(Guard) -> Arc<dyn AnyRoute> + Send>,
 }
 

@@ -708,7 +708,7 @@ trait Rounded {
 
 impl Rounded for Instant {
     fn elapsed_rounded(&self) -> u64 {
-        Instant::now()
+        Self::now()
             .saturating_duration_since(*self)
             .as_secs_f64()
             .round() as u64

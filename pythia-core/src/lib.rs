@@ -16,6 +16,8 @@ pub mod resilience;
 mod runtime;
 pub mod settlement;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod worker;
 
 pub use config::Config;

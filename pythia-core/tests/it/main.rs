@@ -1,4 +1,7 @@
 //! What users of the crate see, from outside.
 
+mod conformance;
+mod event_log;
+mod faults;
 mod memory;
 mod runtime;

@@ -149,16 +149,6 @@ async fn a_receive_dropped_while_it_waits_loses_nothing_and_waits_no_more() {
     assert_eq!(batch.len(), 4, "the dropped one is not shared with");
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_empty_queue_answers_within_ten_seconds() {
-    let broker = MemoryBroker::new();
-    let mut source = broker.subscribe(&queue()).await.unwrap().source;
-    let (start, mut batch) = (Instant::now(), Vec::new());
-    source.receive(1, &mut batch).await.unwrap();
-    assert!(batch.is_empty());
-    assert_eq!((Instant::now() - start).as_millis(), 10_000);
-}
-
 #[test]
 fn settings_are_checked() {
     let mut config = MemoryConfig::default();

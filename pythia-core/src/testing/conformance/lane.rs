@@ -82,6 +82,7 @@ impl Lane {
             source,
             settler,
             lease,
+            ..
         } = &mut self.subscription;
         let held = &self.held;
         let renewals = async {

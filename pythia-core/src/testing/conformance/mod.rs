@@ -74,7 +74,8 @@ macro_rules! conformance_tests {
             what_is_published_arrives_as_it_was
             a_batch_keeps_its_order
             receive_appends_no_more_than_it_was_asked_for
-            receive_waits_about_a_second_and_returns_without_any
+            receive_waits_a_while_and_returns_without_any
+            a_dropped_receive_loses_nothing_if_it_is_cancel_safe
             fields_arrive_as_fields_or_are_refused
             an_oversized_message_is_refused_with_its_whole_batch
             a_dedupe_key_is_published_once

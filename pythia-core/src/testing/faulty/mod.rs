@@ -84,6 +84,7 @@ impl<B: Broker> Broker for FaultyBroker<B> {
             source,
             settler,
             lease,
+            cancel_safe,
         } = self
             .faults
             .around(Operation::Subscribe, self.inner.subscribe(queue))
@@ -100,6 +101,7 @@ impl<B: Broker> Broker for FaultyBroker<B> {
                 faults: self.faults.clone(),
             }),
             lease,
+            cancel_safe,
         })
     }
 
@@ -157,6 +159,7 @@ struct FaultySource {
     reason = "a decorator that forgets a method changes its meaning"
 )]
 impl Source for FaultySource {
+    /// Cancel safe if the source beneath is: what that one appended is kept without an `.await` between.
     async fn receive(&mut self, max: usize, into: &mut Vec<Delivery>) -> Result<(), BrokerError> {
         let verdict = self.faults.begin(Operation::Receive);
         if verdict == Verdict::Fail {

@@ -4,7 +4,11 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use serde::Deserialize;
+use pythia_core::ConfigError;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+pub use crate::url::RedisUrl;
 
 /// How to reach Redis, and how each pattern uses it: the section `[redis]`.
 ///
@@ -20,28 +24,28 @@ pub struct RedisConfig {
     /// Connections shared by everything but reading and settling. Default: 2.
     pub pool_size: NonZeroUsize,
     /// The longest wait for one connection to come up, its authentication included. Default: `5s`.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "positive")]
     pub connect_timeout: Duration,
     /// The longest wait for the answer to a command that does not block. Default: `10s`.
     ///
     /// A connection that stays silent for half of it is given up and made anew.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "positive")]
     pub command_timeout: Duration,
     /// The pause before the first attempt to reconnect; it doubles with each further one. Default: `50ms`.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "positive")]
     pub reconnect_min_delay: Duration,
     /// The longest pause between two attempts to reconnect, which go on for ever. Default: `5s`.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "positive")]
     pub reconnect_max_delay: Duration,
     /// How long a worker may be silent before its messages go to others. Default: `30s`.
     ///
     /// A living worker renews it every third, so it bounds the delay after a crash, not the length of a job.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "positive")]
     pub lease: Duration,
     /// The largest message that is published, headers included, in bytes. Default: 16 MiB.
     pub max_message_bytes: usize,
     /// How long a `dedupe_key` is remembered. Default: `1h`.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "positive")]
     pub dedupe_window: Duration,
     /// Bounds of the periodic upkeep.
     pub maintain: MaintainConfig,
@@ -161,26 +165,10 @@ pub enum PubSubMode {
     Sharded,
 }
 
-/// A parsed `redis://` URL. Its password appears in no debug output, log or error.
-#[derive(Clone, Deserialize, Eq, PartialEq)]
-#[serde(try_from = "String")]
-pub struct RedisUrl {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) username: Option<String>,
-    pub(crate) password: Option<String>,
-    pub(crate) database: Option<u8>,
-}
-
 /// What stands before every key, channel and queue name, such as `shop:`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
 pub struct KeyPrefix(String);
-
-/// Why a text is no URL that this crate connects to. It never repeats the password.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidRedisUrl(String);
 
 impl Default for RedisConfig {
     fn default() -> Self {
@@ -241,7 +229,7 @@ impl RedisConfig {
     ///
     /// # Errors
     /// If the URL is none that this crate connects to.
-    pub fn from_url(url: &str) -> Result<Self, InvalidRedisUrl> {
+    pub fn from_url(url: &str) -> Result<Self, ConfigError> {
         Ok(Self {
             url: url.parse()?,
             ..Self::default()
@@ -250,9 +238,9 @@ impl RedisConfig {
 }
 
 impl TryFrom<String> for StreamStart {
-    type Error = String;
+    type Error = ConfigError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, ConfigError> {
         match text.as_str() {
             "0" | "0-0" => Ok(Self::Beginning),
             "$" => Ok(Self::End),
@@ -262,22 +250,18 @@ impl TryFrom<String> for StreamStart {
 }
 
 impl TryFrom<String> for KeyPrefix {
-    type Error = String;
+    type Error = ConfigError;
 
-    fn try_from(prefix: String) -> Result<Self, String> {
-        let braces: String = prefix.chars().filter(|c| matches!(c, '{' | '}')).collect();
-        let one_tag = braces == "{}" && !prefix.contains("{}");
-        if prefix.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(format!(
-                "key_prefix {prefix:?} contains white space or control characters"
-            ));
-        }
-        if !braces.is_empty() && !one_tag {
-            return Err(format!(
-                "key_prefix {prefix:?} has braces that are not one well-formed, non-empty {{tag}}"
-            ));
-        }
-        Ok(Self(prefix))
+    fn try_from(prefix: String) -> Result<Self, ConfigError> {
+        let braces: String = prefix.matches(['{', '}']).collect();
+        let problem = if prefix.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            "contains white space or control characters"
+        } else if !matches!(braces.as_str(), "" | "{}") || prefix.contains("{}") {
+            "has braces that are not one well-formed, non-empty `{tag}`"
+        } else {
+            return Ok(Self(prefix));
+        };
+        Err(ConfigError::new(format!("key prefix {prefix:?} {problem}")))
     }
 }
 
@@ -287,198 +271,88 @@ impl fmt::Display for KeyPrefix {
     }
 }
 
-impl Default for RedisUrl {
-    fn default() -> Self {
-        Self {
-            host: "127.0.0.1".to_owned(),
-            port: DEFAULT_PORT,
-            username: None,
-            password: None,
-            database: None,
-        }
+/// A duration of zero would stop what it times, not switch it off.
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let duration = humantime_serde::deserialize(deserializer)?;
+    if duration == Duration::ZERO {
+        return Err(D::Error::custom("must be longer than 0s"));
     }
-}
-
-impl std::str::FromStr for RedisUrl {
-    type Err = InvalidRedisUrl;
-
-    fn from_str(url: &str) -> Result<Self, InvalidRedisUrl> {
-        let rest = strip_scheme(url.trim())?;
-        if rest.contains(['?', '#']) {
-            return Err(invalid(
-                "options after ? are not supported in a redis url yet, use the keys of the section [redis]",
-            ));
-        }
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        // The last @ ends the credentials: a password that was pasted unencoded may hold others.
-        let (credentials, address) = match authority.rsplit_once('@') {
-            Some((credentials, address)) => (Some(credentials), address),
-            None => (None, authority),
-        };
-        let (username, password) = parse_credentials(credentials)?;
-        let (host, port) = parse_address(address)?;
-        Ok(Self {
-            host,
-            port,
-            username,
-            password,
-            database: parse_database(path)?,
-        })
-    }
-}
-
-impl TryFrom<String> for RedisUrl {
-    type Error = InvalidRedisUrl;
-
-    fn try_from(url: String) -> Result<Self, InvalidRedisUrl> {
-        url.parse()
-    }
-}
-
-/// The URL without its credentials.
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "redis://[{}]:{}", self.host, self.port)?;
-        } else {
-            write!(f, "redis://{}:{}", self.host, self.port)?;
-        }
-        match self.database {
-            Some(database) => write!(f, "/{database}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-const DEFAULT_PORT: u16 = 6379;
-
-fn strip_scheme(url: &str) -> Result<&str, InvalidRedisUrl> {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(invalid("a redis url begins with redis://"));
-    };
-    match scheme.to_ascii_lowercase().as_str() {
-        "redis" => Ok(rest),
-        "rediss" | "valkeys" => Err(invalid("TLS (rediss://) is not supported yet")),
-        "unix" | "redis+socket" | "redis+unix" | "socket" => {
-            Err(invalid("Unix sockets are not supported yet"))
-        }
-        "redis-cluster" | "rediss-cluster" => Err(invalid("Redis Cluster is not supported yet")),
-        "redis-sentinel" | "rediss-sentinel" | "sentinel" => {
-            Err(invalid("Redis Sentinel is not supported yet"))
-        }
-        _ => Err(invalid("a redis url begins with redis://")),
-    }
-}
-
-fn parse_credentials(
-    credentials: Option<&str>,
-) -> Result<(Option<String>, Option<String>), InvalidRedisUrl> {
-    let Some(credentials) = credentials else {
-        return Ok((None, None));
-    };
-    let (username, password) = match credentials.split_once(':') {
-        Some((username, password)) => (username, Some(password)),
-        None => (credentials, None),
-    };
-    let username = non_empty(percent_decode(username, "user name")?);
-    let password = match password {
-        Some(password) => non_empty(percent_decode(password, "password")?),
-        None => None,
-    };
-    if username.is_some() && password.is_none() {
-        return Err(invalid(
-            "the redis url names a user without a password: write redis://user:password@host, or redis://:password@host",
-        ));
-    }
-    Ok((username, password))
-}
-
-fn parse_address(address: &str) -> Result<(String, u16), InvalidRedisUrl> {
-    let (host, port) = match address.strip_prefix('[') {
-        Some(rest) => {
-            let (host, port) = rest
-                .split_once(']')
-                .ok_or_else(|| invalid("the IPv6 address in the redis url lacks its ]"))?;
-            (host, port.strip_prefix(':'))
-        }
-        None => match address.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (address, None),
-        },
-    };
-    if address.contains(',') {
-        return Err(invalid(
-            "several hosts in one redis url are not supported yet",
-        ));
-    }
-    if host.is_empty() {
-        return Err(invalid("the redis url lacks a host"));
-    }
-    let port = match port {
-        None | Some("") => DEFAULT_PORT,
-        Some(port) => match port.parse() {
-            Ok(port) if port != 0 => port,
-            _ => {
-                return Err(invalid(
-                    "the port in the redis url is not between 1 and 65535",
-                ));
-            }
-        },
-    };
-    Ok((host.to_owned(), port))
-}
-
-fn parse_database(path: &str) -> Result<Option<u8>, InvalidRedisUrl> {
-    let path = path.trim_end_matches('/');
-    if path.is_empty() {
-        return Ok(None);
-    }
-    path.parse().map(Some).map_err(|_| {
-        invalid(
-            "the database in the redis url is not a number between 0 and 255, as in redis://host/2",
-        )
-    })
-}
-
-fn percent_decode(text: &str, what: &str) -> Result<String, InvalidRedisUrl> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-        match (digit(bytes.next()), digit(bytes.next())) {
-            (Some(high), Some(low)) => decoded.push((high * 16 + low) as u8),
-            _ => {
-                return Err(invalid(format!(
-                    "the {what} in the redis url holds a % that no two hexadecimal digits follow: write %25 for a %"
-                )));
-            }
-        }
-    }
-    String::from_utf8(decoded)
-        .map_err(|_| invalid(format!("the {what} in the redis url is not UTF-8")))
-}
-
-fn non_empty(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
-}
-
-fn invalid(message: impl Into<String>) -> InvalidRedisUrl {
-    InvalidRedisUrl(message.into())
+    Ok(duration)
 }
 
 const fn nonzero(number: usize) -> NonZeroUsize {
     match NonZeroUsize::new(number) {
         Some(number) => number,
         None => panic!("a default of zero"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_prefix_keeps_keys_in_one_slot() {
+        let parse = |text: &str| KeyPrefix::try_from(text.to_owned());
+        for good in ["", "shop:", "{shop}:", "a{b}c"] {
+            assert_eq!(parse(good).unwrap().to_string(), good);
+        }
+        for bad in ["{", "}", "{}", "}{", "{a}{b}", "{{a}}", "two words", "a\n"] {
+            parse(bad).expect_err(bad);
+        }
+    }
+
+    #[test]
+    fn settings_are_read_by_their_names() {
+        let toml = r#"
+            [redis]
+            url = "redis://:pw@h/1"
+            key_prefix = "shop:"
+            pool_size = 3
+            lease = "1m 30s"
+            [redis.maintain]
+            promote = 7
+            [redis.list]
+            delivery = "at-most-once"
+            [redis.pubsub]
+            mode = "sharded"
+        "#;
+        let config = read(toml).unwrap();
+        assert_eq!(config.url, "redis://:pw@h/1".parse().unwrap());
+        assert_eq!(config.key_prefix.to_string(), "shop:");
+        assert_eq!(config.pool_size, nonzero(3));
+        assert_eq!(config.lease, Duration::from_secs(90));
+        assert_eq!(config.maintain.promote, nonzero(7));
+        assert_eq!(config.list.delivery, Delivery::AtMostOnce);
+        assert_eq!(config.pubsub.mode, PubSubMode::Sharded);
+        assert_eq!(
+            config.command_timeout,
+            RedisConfig::default().command_timeout
+        );
+        assert_eq!(read("").unwrap(), RedisConfig::default());
+    }
+
+    #[test]
+    fn bad_settings_are_refused_by_name() {
+        for (toml, why) in [
+            ("pool_size = 0", "redis.pool_size"),
+            ("lease = \"0s\"", "longer than 0s"),
+            ("lease = \"-1s\"", "redis.lease"),
+            ("lease = 30", "redis.lease"),
+            ("url = \"rediss://app:hunter2@h\"", "TLS"),
+            ("key_prefix = \"{\"", "braces"),
+            ("pol_size = 3", "redis.pool_size"),
+            ("list.delivery = \"never\"", "at-least-once"),
+        ] {
+            let error = read(&format!("[redis]\n{toml}"))
+                .expect_err(toml)
+                .to_string();
+            assert!(error.contains(why), "{toml}: {error}");
+            assert!(!error.contains("hunter2"), "{toml}: {error}");
+        }
+    }
+
+    fn read(toml: &str) -> Result<RedisConfig, ConfigError> {
+        pythia_core::config::Config::from_toml(toml)?.section("redis")
     }
 }

@@ -230,3 +230,124 @@ fn classify_words(text: &str) -> Kind {
         .find(|(words, _)| text.contains(words))
         .map_or(Kind::Other, |(_, kind)| kind)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_told_apart_by_meaning() {
+        for (text, kind) in [
+            (
+                "LOADING Redis is loading the dataset in memory",
+                Kind::Unavailable,
+            ),
+            ("CLUSTERDOWN Hash slot not served", Kind::Unavailable),
+            (
+                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+                Kind::Unavailable,
+            ),
+            ("BUSY Redis is busy running a script.", Kind::Unavailable),
+            (
+                "MISCONF Redis is configured to save RDB snapshots",
+                Kind::Unavailable,
+            ),
+            ("ERR max number of clients reached", Kind::Unavailable),
+            (
+                "READONLY You can't write against a read only replica.",
+                Kind::ReadOnly,
+            ),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                Kind::OutOfMemory,
+            ),
+            (
+                "WRONGTYPE Operation against a key holding the wrong kind of value",
+                Kind::WrongType,
+            ),
+            (
+                "NOPERM this user has no permissions to run the 'get' command",
+                Kind::NoPermission,
+            ),
+            ("NOAUTH Authentication required.", Kind::Auth),
+            (
+                "WRONGPASS invalid username-password pair or user is disabled.",
+                Kind::Auth,
+            ),
+            (
+                "NOGROUP No such key 's' or consumer group 'g'",
+                Kind::NoGroup,
+            ),
+            ("UNBLOCKED the stream key no longer exists", Kind::NoGroup),
+            (
+                "NOSCRIPT No matching script. Please use EVAL.",
+                Kind::NoScript,
+            ),
+            ("ERR DB index is out of range", Kind::NoSuchDatabase),
+            // As 6.2 wraps what a script runs into.
+            (
+                "ERR Error running script (call to f_1): @user_script:1: WRONGTYPE Operation against a key",
+                Kind::WrongType,
+            ),
+            (
+                "ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -OOM command not allowed",
+                Kind::OutOfMemory,
+            ),
+            (
+                "ERR unknown command 'BLMPOP', with args beginning with: ",
+                Kind::Other,
+            ),
+            ("", Kind::Other),
+        ] {
+            assert_eq!(RedisError::from_reply(text).kind(), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn io_errors_are_shown_in_plain_words() {
+        let io = |kind, message: &str| {
+            RedisError::from(fred::error::Error::from(std::io::Error::new(
+                kind,
+                message.to_owned(),
+            )))
+        };
+        let error = io(
+            std::io::ErrorKind::Other,
+            "failed to lookup address information: Name or service not known",
+        );
+        assert_eq!(
+            error.to_string(),
+            "redis is unavailable: failed to lookup address information: name or service not known"
+        );
+        let refused = fred::error::Error::from(std::io::Error::from_raw_os_error(111));
+        assert_eq!(RedisError::from(refused).detail(), "connection refused");
+    }
+
+    #[test]
+    fn commands_that_fred_gave_up_were_not_answered() {
+        for (kind, text) in [
+            (FredKind::Unknown, "Too many failed write attempts."),
+            (FredKind::Canceled, "Canceled."),
+            (FredKind::IO, "Connection closed."),
+            (FredKind::Unknown, "Failed to send command to router."),
+        ] {
+            let error = RedisError::from(fred::error::Error::new(kind, text));
+            assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+        }
+        let late = fred::error::Error::new(FredKind::Timeout, "Request timed out.");
+        assert_eq!(RedisError::from(late).kind(), Kind::TimedOut);
+    }
+
+    #[test]
+    fn the_runtime_hears_what_where_and_what_to_do() {
+        let queue = QueueName::new("orders").expect("a good name");
+        let error = RedisError::from_reply("NOGROUP No such key 'orders' or consumer group 'g'")
+            .during("read entries", &queue);
+        assert!(error.is_subscription_lost());
+        assert_eq!(
+            error.to_string(),
+            "could not read entries on queue \"orders\": the stream or its consumer group is gone: \
+             NOGROUP No such key 'orders' or consumer group 'g'"
+        );
+    }
+}

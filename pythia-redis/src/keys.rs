@@ -90,3 +90,99 @@ fn hash_tag(key: &str) -> Option<&str> {
     let (tag, _) = rest.split_once('}')?;
     (!tag.is_empty()).then_some(tag)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(prefix: &str, queue: &str) -> Keys {
+        let prefix = KeyPrefix::try_from(prefix.to_owned()).expect("a good prefix");
+        Keys::new(&prefix, &QueueName::new(queue).expect("a good name"))
+    }
+
+    #[test]
+    fn the_ready_key_is_the_bare_name() {
+        assert_eq!(keys("", "orders").ready, "orders");
+        assert_eq!(keys("", "{shop}:orders").ready, "{shop}:orders");
+        assert_eq!(keys("shop:", "orders").ready, "shop:orders");
+    }
+
+    #[test]
+    fn the_other_keys_are_spelt_as_documented() {
+        let plain = keys("", "orders");
+        assert_eq!(plain.inbox, "pythia:{orders}:inbox");
+        assert_eq!(plain.key("batch:c1:7"), "pythia:{orders}:batch:c1:7");
+        assert_eq!(
+            plain.key(format_args!("held:{}", "c1")),
+            "pythia:{orders}:held:c1"
+        );
+        assert_eq!(plain.base(), "pythia:{orders}");
+        assert_eq!(plain.group("g").retry, "pythia:{orders}:retry:g");
+        assert_eq!(
+            keys("", "{shop}:orders").dead,
+            "pythia:{shop}@{shop}:orders:dead"
+        );
+        assert_eq!(
+            keys("app:", "orders").delayed,
+            "app:pythia:{app:orders}:delayed"
+        );
+        assert_eq!(
+            keys("{app}:", "orders").clock,
+            "{app}:pythia:{app}@{app}:orders:clock"
+        );
+    }
+
+    #[test]
+    fn all_keys_of_a_queue_hash_alike() {
+        for prefix in ["", "app:", "{app}:", "a{b}c"] {
+            for queue in ["orders", "{shop}:orders", "a{b}", "{a}", "a:b@c"] {
+                let keys = keys(prefix, queue);
+                let hashed = hash_tag(&keys.ready).unwrap_or(&keys.ready);
+                let group = keys.group("{g}");
+                for key in [
+                    &keys.inbox,
+                    &keys.control,
+                    &keys.key("result:{x}"),
+                    &group.floor,
+                ] {
+                    assert_eq!(hash_tag(key), Some(hashed), "{prefix} {queue}: {key}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_queues_share_no_key() {
+        let names = [
+            "a",
+            "{a}",
+            "{a}b",
+            "b{a}",
+            "{a}:a",
+            "a:inbox",
+            "pythia:{a}:inbox",
+        ];
+        let mut inboxes: Vec<_> = names.iter().map(|name| keys("", name).inbox).collect();
+        inboxes.extend(names.iter().map(|name| keys("", name).ready));
+        let all = inboxes.len();
+        inboxes.sort();
+        inboxes.dedup();
+        // One queue is named like an internal key of another on purpose: nothing can tell those two apart.
+        assert_eq!(inboxes.len(), all - 1);
+    }
+
+    #[test]
+    fn a_hash_tag_is_what_redis_cluster_takes_for_one() {
+        for (key, tag) in [
+            ("orders", None),
+            ("{a}b", Some("a")),
+            ("x{a}b", Some("a")),
+            ("{}b{c}", None),
+            ("{{a}}", Some("{a")),
+            ("{a}{b}", Some("a")),
+            ("}{a", None),
+        ] {
+            assert_eq!(hash_tag(key), tag, "{key}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod keys;
 mod script;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod url;
 
 use std::sync::Arc;
 

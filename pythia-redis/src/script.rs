@@ -51,3 +51,16 @@ impl fmt::Debug for Script {
         f.debug_tuple("Script").field(&self.name).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_the_sha1_of_the_source() {
+        static SCRIPT: Script = Script::new("test/one", "return 1");
+        // As SCRIPT LOAD answers.
+        assert_eq!(SCRIPT.digest(), "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
+        assert_eq!(format!("{SCRIPT:?}"), "Script(\"test/one\")");
+    }
+}

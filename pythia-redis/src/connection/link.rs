@@ -1,5 +1,6 @@
 //! One connection to Redis: made when first needed, and made anew when it ended for good.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub(super) struct Link {
     config: Arc<RedisConfig>,
     counters: Arc<Counters>,
     live: Mutex<Option<Arc<Live>>>,
+    /// Whether anyone has asked for it yet. A connection that nobody needs is not down.
+    wanted: AtomicBool,
     /// Held by whoever connects, so that many callers make one connection.
     connecting: tokio::sync::Mutex<()>,
 }
@@ -77,6 +80,7 @@ impl Link {
             config,
             counters,
             live: Mutex::new(None),
+            wanted: AtomicBool::new(false),
             connecting: tokio::sync::Mutex::new(()),
         }
     }
@@ -86,6 +90,7 @@ impl Link {
         if let Some(live) = self.current() {
             return Ok(live);
         }
+        self.wanted.store(true, Relaxed);
         let _turn = self.connecting.lock().await;
         if let Some(live) = self.current() {
             return Ok(live);
@@ -109,8 +114,14 @@ impl Link {
     }
 
     pub(super) fn fill(&self, stats: &mut ServerStats) {
+        if !self.wanted.load(Relaxed) {
+            return;
+        }
         let Some(live) = self.current() else {
-            stats.disconnected += 1;
+            match self.connecting.try_lock() {
+                Ok(_) => stats.disconnected += 1,
+                Err(_) => stats.connecting += 1,
+            }
             return;
         };
         match live.client.state() {

@@ -110,7 +110,7 @@ impl Redis {
             buffer: CONTROL_BUFFER,
         });
         Self(Arc::new(Shared {
-            links: Mutex::new(pool.iter().map(Arc::downgrade).collect()),
+            links: Mutex::new(pool.iter().chain([&control]).map(Arc::downgrade).collect()),
             pool: Connection::new(pool, &counters),
             control,
             config,

@@ -27,7 +27,7 @@ pub(crate) enum Reply {
     Integer(i64),
     /// A bulk string, or a status such as `OK`.
     Bytes(Bytes),
-    Array(Vec<Reply>),
+    Array(Vec<Self>),
 }
 
 impl Args {

@@ -176,6 +176,9 @@ impl Session {
     }
 
     async fn subscribe(&mut self, channels: &Channels) -> Result<(), RedisError> {
+        // What happened before has no bearing on what is subscribed now.
+        self.connects = self.connects.resubscribe();
+        self.errors = self.errors.resubscribe();
         let client = self.live.client.clone();
         let confirmed = async {
             // fred answers SUBSCRIBE as soon as it is written. The reply to a PING behind it means that the server
@@ -190,7 +193,13 @@ impl Session {
             let _queued: Value = together.ping(None).await?;
             together.last::<Value>().await.map(drop)
         };
-        self.hear(confirmed).await?;
+        if let Err(error) = self.hear(confirmed).await {
+            if !matches!(error.kind(), Kind::TimedOut | Kind::Unavailable) {
+                // The refusal took the place of the PING's reply, so that one would be taken for the next reply.
+                self.live.reconnect(PATIENCE).await;
+            }
+            return Err(error);
+        }
         self.unsubscribed = false;
         let since = |down| Instant::now().saturating_duration_since(down);
         self.gap = self.down.take().map(since);

@@ -53,6 +53,19 @@ fn text(reply: &Reply) -> &str {
     }
 }
 
+#[test]
+fn every_future_may_move_between_threads() {
+    fn send<T: Send>(_: T) {}
+    let redis = Redis::new(RedisConfig::default());
+    let channels = Channels::Exact(Vec::new());
+    let (mut reader, mut subscriber) = (redis.reader(), redis.subscriber(1, channels));
+    send(redis.pool().command("PING", Args::new()));
+    send(redis.pool().eval(&ECHO, &[], Args::new()));
+    send(reader.blocking("BRPOP", Args::new(), Duration::ZERO));
+    send(reader.eval(&ECHO, &[], Args::new()));
+    send(subscriber.next(Duration::ZERO));
+}
+
 mod first_connect {
     use super::*;
 
@@ -169,9 +182,10 @@ mod first_connect {
         assert_eq!(connected_clients(&server).await, 1);
         assert_eq!(redis.stats().connected, 1);
         drop(settler);
-        while connected_clients(&server).await > 0 {
-            tokio::task::yield_now().await;
-        }
+        let gone = async { while connected_clients(&server).await > 0 {} };
+        timeout(Duration::from_secs(5), gone)
+            .await
+            .expect("the connection is closed");
         assert_eq!(redis.stats().connected, 0);
     }
 }
@@ -653,7 +667,8 @@ mod subscriptions {
             .subscribe()
             .await
             .unwrap();
-        for _ in 0..2 {
+        // Often, because a refusal that is not put right is only taken for a success now and then.
+        for _ in 0..20 {
             let mut subscriber = redis.subscriber(16, channels(&["mine", "yours"]));
             let error = subscriber.next(WAIT).await.expect_err("not allowed");
             assert_eq!(error.kind(), Kind::NoPermission, "{error}");
@@ -676,7 +691,7 @@ mod subscriptions {
         assert_eq!(next(&mut two).await, message("two", b"2"));
         assert_eq!(next(&mut one).await, message("one", b"1"));
         assert_eq!(one.next(Duration::ZERO).await.unwrap(), None);
-        assert_eq!(redis.stats().connected, 2);
+        assert_eq!(redis.stats().connected, 3);
     }
 }
 

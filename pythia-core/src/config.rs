@@ -28,17 +28,18 @@
 //! Its sections are `[broker]`, `[runner]`, `[worker]`, `[retry]`, `[breaker]`, `[timeout]`, `[memory]`, `[redis]`,
 //! `[metrics]`, and one `[routes.NAME]` for each route that differs from the others. Each crate reads its own by
 //! [`Config::section`]; the structs that it reads them into hold the defaults. Durations are texts with a unit: `"500ms"`,
-//! `"30s"`, `"1h 30m"`.
+//! `"30s"`, `"1h 30m"`. An empty text is no value, for settings that need none. `config/pythia.toml` in the repository
+//! has every setting with its default and its reason.
 //!
 //! # Environment variables
 //! `PYTHIA_SECTION__KEY`, two underscores for each level: `PYTHIA_REDIS__STREAM__GROUP` is `group` in `[redis.stream]`,
 //! and `PYTHIA_RETRY__MAX_ATTEMPTS` is `max_attempts` in `[retry]`. The text is read as the type of the setting, so a
-//! password of digits keeps its zeros. Lists are separated by commas. An empty text unsets what may be unset.
+//! password of digits keeps its zeros. The elements of a list are separated by commas.
 //!
 //! # What is refused
-//! A setting that nobody knows, a value of the wrong type, a variable that starts with `PYTHIA_` and is no setting. The
-//! error names the setting, the line or the variable, and the closest name that is known. Values of settings that hold
-//! secrets are not shown.
+//! A setting that nobody knows, a value of the wrong type, a variable that was meant to be a setting and is none, such as
+//! `PYTHIA_REDIS_URL`. The error names the setting, the line or the variable, and the closest name that is known. Values
+//! of settings that hold secrets are not shown.
 
 use std::env;
 use std::ffi::OsString;

@@ -110,7 +110,7 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 /// The known name that is nearest to what was written, if it is near enough to have been meant.
-pub(super) fn closest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+fn closest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
         .map(|known| (strsim::osa_distance(written, known), *known))

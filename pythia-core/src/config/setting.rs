@@ -117,10 +117,15 @@ impl<'de> Deserializer<'de> for Setting<'de> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        match self.content {
-            // What `PASSWORD=` in an environment file, or `${PASSWORD:-}` in a compose file, comes to.
-            Content::Text("") => visitor.visit_none(),
-            _ => visitor.visit_some(self),
+        // TOML has no null, and `${PASSWORD:-}` in a compose file comes to an empty text as well.
+        let is_empty = match self.content {
+            Content::Text(text) => text.is_empty(),
+            Content::Value(value) => value.as_str() == Some(""),
+        };
+        if is_empty {
+            visitor.visit_none()
+        } else {
+            visitor.visit_some(self)
         }
     }
 

@@ -8,7 +8,6 @@ use figment::{Metadata, Profile, Provider, Source};
 use toml_edit::{ImDocument, Item, TableLike};
 
 use super::SECTIONS;
-use super::refusal::closest;
 use crate::error::ConfigError;
 
 /// One setting and the place it was written at. Each is a provider of its own, so that figment, which remembers the
@@ -154,13 +153,13 @@ pub(super) fn environment(
     for (name, text) in &variables {
         let setting = &name[PREFIX.len()..];
         if !setting.contains("__") {
-            if services
+            if !services
                 .iter()
                 .any(|service| is_service_link(name, service))
             {
-                continue;
+                check_not_meant(name)?;
             }
-            return Err(not_a_setting(name));
+            continue;
         }
         let mut path: Vec<String> = setting.split("__").map(str::to_lowercase).collect();
         if path.iter().any(String::is_empty) {
@@ -215,22 +214,24 @@ fn is_service_link(name: &str, service: &str) -> bool {
     })
 }
 
-fn not_a_setting(name: &str) -> ConfigError {
-    let setting = name[PREFIX.len()..].to_lowercase();
-    let split = SECTIONS.iter().find_map(|section| {
-        let key = setting.strip_prefix(section)?.strip_prefix('_')?;
-        Some(format!("PYTHIA_{section}__{key}").to_uppercase())
-    });
-    let hint = match (split, closest(&setting, SECTIONS)) {
-        (Some(split), _) => format!("did you mean {split}?"),
-        (None, Some(section)) => {
-            format!("did you mean PYTHIA_{}__KEY?", section.to_uppercase())
-        }
-        (None, None) => format!("the sections are {}", SECTIONS.join(", ")),
+/// Refuses a variable without `__` that was meant to be a setting, as `PYTHIA_REDIS_URL` was. Others may well be of use
+/// to someone: the name of the project is no preserve of its settings.
+fn check_not_meant(name: &str) -> Result<(), ConfigError> {
+    let words = name[PREFIX.len()..].to_lowercase();
+    let (word, key) = words.split_once('_').unwrap_or((&words, ""));
+    let Some(section) = SECTIONS
+        .iter()
+        .min_by_key(|section| strsim::osa_distance(section, word))
+        .filter(|section| strsim::osa_distance(section, word) <= 1)
+    else {
+        return Ok(());
     };
-    ConfigError::new(format!(
-        "environment variable {name} names no setting: one is written PYTHIA_SECTION__KEY, with two underscores; {hint}"
-    ))
+    let key = if key.is_empty() { "key" } else { key };
+    let meant = format!("PYTHIA_{section}__{key}").to_uppercase();
+    Err(ConfigError::new(format!(
+        "environment variable {name} names no setting: one is written PYTHIA_SECTION__KEY, with two underscores; did \
+         you mean {meant}?"
+    )))
 }
 
 /// Says where a value was written.

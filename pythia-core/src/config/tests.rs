@@ -198,6 +198,17 @@ fn a_password_is_the_text_that_was_written() {
 }
 
 #[test]
+fn an_empty_text_is_no_value() {
+    let toml = "[redis]\npassword = \"\"\nretention = \"\"";
+    assert_eq!(redis(toml, &[]), Redis::default());
+    let error = refused("[redis]\ncommand_timeout = \"\"", &[]);
+    assert!(
+        error.starts_with("redis.command_timeout: expected a duration"),
+        "{error}"
+    );
+}
+
+#[test]
 fn an_empty_variable_unsets_what_the_file_set() {
     let toml = "[redis]\npassword = \"x\"\nretention = \"1h\"\nchannels = [\"a\"]";
     let environment = [
@@ -438,6 +449,8 @@ fn variables_of_others_are_left_alone() {
             ("REDIS__DB", "7"),
             ("pythia_redis__db", "7"),
             ("PYTHIA_CONFIG", "/nowhere.toml"),
+            ("PYTHIA_HOME", "/opt/pythia"),
+            ("PYTHIA_TEST_FULL", "1"),
             // What Kubernetes tells each pod about services named `pythia` and `pythia-redis`.
             ("PYTHIA_SERVICE_HOST", "10.0.0.1"),
             ("PYTHIA_SERVICE_PORT", "80"),

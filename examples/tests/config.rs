@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use pythia_core::Config;
-use pythia_core::memory::MemoryConfig;
 use pythia_core::resilience::{BreakerConfig, RetryConfig, TimeoutConfig};
+use pythia_core::{Config, MemoryConfig, RouteConfig, RunnerConfig};
 use pythia_metrics::MetricsConfig;
 use pythia_redis::config::RedisConfig;
 use serde::de::DeserializeOwned;
@@ -24,8 +23,11 @@ fn the_annotated_file_is_the_defaults() {
     check::<MetricsConfig>("metrics");
     check::<RedisConfig>("redis");
     check::<RetryConfig>("retry");
+    check::<RunnerConfig>("runner");
     check::<TimeoutConfig>("timeout");
     let config = Config::from_toml(FILE).unwrap();
+    let route: RouteConfig = config.route("orders").unwrap();
+    assert_eq!(route, RouteConfig::default());
     assert_eq!(config.broker_type(), Config::default().broker_type());
     config.check().unwrap();
 }
@@ -55,7 +57,24 @@ fn the_annotated_file_leaves_nothing_out() {
         );
     }
     check::<RetryConfig>("retry", &[]);
+    check::<RunnerConfig>("runner", &[]);
     check::<TimeoutConfig>("timeout", &[]);
+    check::<RouteConfig>("worker", &["breaker", "queue", "retry", "timeout"]);
+}
+
+#[test]
+fn the_annotated_example_of_a_route_is_one() {
+    let example: String = FILE
+        .lines()
+        .skip_while(|line| *line != "# [routes.orders]")
+        .map_while(|line| line.strip_prefix("# "))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let config = Config::from_toml(&example).unwrap();
+    config.check().unwrap();
+    let route: RouteConfig = config.route("orders").unwrap();
+    assert_eq!(route.queue.as_deref(), Some("{eu}:orders"));
+    assert_eq!(route.retry.max_attempts.get(), 20);
 }
 
 /// What a section knows, as it says when it is asked for nonsense.

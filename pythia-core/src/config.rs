@@ -41,6 +41,7 @@
 //! `PYTHIA_REDIS_URL`. The error names the setting, the line or the variable, and the closest name that is known. Values
 //! of settings that hold secrets are not shown.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
@@ -54,7 +55,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ConfigError;
 use crate::memory::MemoryBroker;
-use crate::resilience::{BreakerConfig, RetryConfig, TimeoutConfig};
+use crate::runtime::{RouteConfig, RunnerConfig};
 
 mod masked;
 mod refusal;
@@ -161,6 +162,14 @@ impl Config {
         routes.into_keys().collect()
     }
 
+    /// Those [`routes`](Self::routes) that are none of these: another process may have them, or a name is misspelt.
+    pub fn routes_beside<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+        let names: BTreeSet<String> = names.into_iter().map(route_key).collect();
+        let mut routes = self.routes();
+        routes.retain(|route| !names.contains(route));
+        routes
+    }
+
     /// Whether a section, or a part of one, as in `redis.stream`, is there.
     pub fn contains(&self, name: &str) -> bool {
         self.layers.contains(name)
@@ -183,9 +192,15 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.broker_type()?;
         MemoryBroker::with_config(self.section("memory")?)?;
-        self.section::<RetryConfig>("retry")?.checked()?;
-        self.section::<BreakerConfig>("breaker")?.checked()?;
-        self.section::<TimeoutConfig>("timeout")?.checked()?;
+        self.section::<RunnerConfig>("runner")?.check()?;
+        // No route is named so: this is what all routes without a section have.
+        self.route::<RouteConfig>("")?.check()?;
+        for name in self.routes() {
+            let route: RouteConfig = self.route(&name)?;
+            route.check().map_err(|error| {
+                ConfigError::new(format!("in [routes.{name}] or below it: {error}"))
+            })?;
+        }
         Ok(())
     }
 

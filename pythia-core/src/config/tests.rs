@@ -534,6 +534,64 @@ fn a_wrong_setting_of_a_route_is_named_by_the_section_that_it_is_in() {
 }
 
 #[test]
+fn routes_that_nobody_serves_are_known() {
+    let config = config("[routes.\"eu:orders\"]\n[routes.ordres]", &[]);
+    assert_eq!(config.routes_beside(["EU-orders", "orders"]), ["ordres"]);
+}
+
+#[test]
+fn settings_that_make_no_sense_are_found_before_anyone_reads_them() {
+    for (toml, expected) in [
+        ("[retry]\ncap = 1", "unknown setting \"retry.cap\" (line 2)"),
+        (
+            "[runner]\nstall_afterr = \"1s\"",
+            "unknown setting \"runner.stall_afterr\" (line 2)",
+        ),
+        (
+            "[runner]\nstall_after = \"1s\"",
+            "runner.stall_after is 1s, it must be at least 3s",
+        ),
+        (
+            "[runner]\nmaintain_interval = \"0s\"",
+            "runner.maintain_interval is 0ns",
+        ),
+        (
+            "[memory]\nleas = \"1s\"",
+            "unknown setting \"memory.leas\" (line 2)",
+        ),
+        (
+            "[memory]\nlease = \"0s\"",
+            "the in-memory broker's `lease` is zero",
+        ),
+        (
+            "[broker]\ntyp = \"list\"",
+            "unknown setting \"broker.typ\" (line 2)",
+        ),
+        (
+            "[worker]\nbatch = 0",
+            "worker.batch: expected a whole number from 1, found 0 (line 2)",
+        ),
+        ("[breaker]\nfailure_ratio = 2", "breaker.failure_ratio is 2"),
+        (
+            "[timeout]\nhard = \"1s\"\n[routes.a]\ntimeout.soft = \"2s\"",
+            "in [routes.a] or below it: timeout.soft is 2s",
+        ),
+        (
+            "[routes.a]\nqueue = \"two words\"",
+            "in [routes.a] or below it: queue name \"two words\"",
+        ),
+        (
+            "[routes.a]\nbtach = 1",
+            "unknown setting \"routes.a.btach\" (line 2)",
+        ),
+    ] {
+        let error = config(toml, &[]).check().unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    Config::default().check().unwrap();
+}
+
+#[test]
 fn a_section_or_a_part_of_one_is_there_once_it_is_written() {
     let config = config("[redis.stream]", &[("PYTHIA_REDIS__LIST__DELIVERY", "x")]);
     for (name, there) in [

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::ConfigError;
+use crate::message::QueueName;
 use crate::resilience::{BreakerConfig, RateLimit, RetryConfig, TimeoutConfig};
 
 /// Settings of a runner: section `[runner]`.
@@ -38,6 +40,29 @@ impl Default for RunnerConfig {
             sample_interval: Duration::from_secs(5),
             stall_after: Duration::from_secs(15),
         }
+    }
+}
+
+impl RunnerConfig {
+    /// Refuses what would keep the runner from working.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        for (key, value, least) in [
+            // Less would be a busy loop of round trips.
+            (
+                "maintain_interval",
+                self.maintain_interval,
+                Duration::from_millis(10),
+            ),
+            // An idle read takes a second: less would take every idle lane for a stalled one.
+            ("stall_after", self.stall_after, Duration::from_secs(3)),
+        ] {
+            if value < least {
+                return Err(ConfigError::new(format!(
+                    "runner.{key} is {value:?}, it must be at least {least:?}"
+                )));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -94,6 +119,19 @@ impl Default for RouteConfig {
             breaker: BreakerConfig::default(),
             timeout: TimeoutConfig::default(),
         }
+    }
+}
+
+impl RouteConfig {
+    /// Refuses what makes no sense, whatever the broker.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if let Some(queue) = &self.queue {
+            QueueName::new(queue)?;
+        }
+        self.retry.checked()?;
+        self.breaker.checked()?;
+        self.timeout.checked()?;
+        Ok(())
     }
 }
 

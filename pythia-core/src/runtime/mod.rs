@@ -149,6 +149,19 @@ impl RunnerBuilder {
             (None, Some(config)) => config.section("runner")?,
             (None, None) => RunnerConfig::default(),
         };
+        runner.check()?;
+        if let Some(config) = &self.config {
+            config.check()?;
+            let names = self
+                .drafts
+                .iter()
+                .filter_map(|(_, draft)| draft.name.as_ref().ok());
+            for route in config.routes_beside(names.map(QueueName::as_str)) {
+                tracing::warn!(
+                    "the settings of [routes.{route}] have no effect: this runner has no such route"
+                );
+            }
+        }
         if self.drafts.is_empty() {
             return Err(ConfigError::new(
                 "the runner has no routes: add one with `.route(&broker, Route::new(..))`",

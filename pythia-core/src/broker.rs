@@ -39,6 +39,10 @@ pub trait Broker: Debug + Send + Sync + 'static {
     /// What it promises; checked against what the routes ask when the runner is built.
     fn guarantee(&self) -> Guarantee;
 
+    /// Whether every subscription gets every message. A route then has one lane, whatever is configured: a second one
+    /// would do all the work again.
+    fn is_fan_out(&self) -> bool;
+
     /// Reports what happens inside the broker (gaps, commands) to this observer too. The runner attaches its own.
     fn attach(&self, observer: Arc<dyn Observer>);
 
@@ -205,6 +209,10 @@ impl<B: Broker + ?Sized> Broker for Arc<B> {
 
     fn guarantee(&self) -> Guarantee {
         (**self).guarantee()
+    }
+
+    fn is_fan_out(&self) -> bool {
+        (**self).is_fan_out()
     }
 
     fn attach(&self, observer: Arc<dyn Observer>) {

@@ -251,8 +251,12 @@ pub enum GapCause {
     Disconnected,
     /// Numbers of a publisher of ours are missing.
     MissingNumbers,
+    /// Nobody was subscribed when it was published.
+    NoReceiver,
     /// The drain time was over before all that had been received was processed.
     Shutdown,
+    /// It has no form that could be handed out, such as a channel's name that is not UTF-8.
+    Unreadable,
 }
 
 impl GapCause {
@@ -262,7 +266,9 @@ impl GapCause {
             Self::BufferFull => "buffer_full",
             Self::Disconnected => "disconnected",
             Self::MissingNumbers => "missing_numbers",
+            Self::NoReceiver => "no_receiver",
             Self::Shutdown => "shutdown",
+            Self::Unreadable => "unreadable",
         }
     }
 }

@@ -318,6 +318,10 @@ mod tests {
             unreachable!("a producer only publishes")
         }
 
+        fn is_fan_out(&self) -> bool {
+            false
+        }
+
         fn attach(&self, _observer: Arc<dyn Observer>) {}
 
         async fn subscribe(&self, _queue: &QueueName) -> Result<Subscription, BrokerError> {

@@ -7,10 +7,16 @@ pub mod config;
 mod connection;
 mod error;
 mod keys;
+mod pubsub;
 mod script;
+mod server;
+mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod url;
+
+pub use pubsub::PubSubBroker;
+pub use store::RedisStore;
 
 use std::sync::Arc;
 
@@ -28,6 +34,7 @@ pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
         BrokerType::Memory => Ok(Arc::new(MemoryBroker::with_config(
             config.section("memory")?,
         )?)),
+        BrokerType::Pubsub => Ok(Arc::new(PubSubBroker::new(config.section("redis")?))),
         other => Err(ConfigError::new(format!("{other:?}"))),
     }
 }

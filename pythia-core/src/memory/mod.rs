@@ -236,6 +236,10 @@ impl Broker for MemoryBroker {
         }
     }
 
+    fn is_fan_out(&self) -> bool {
+        self.0.config.fan_out
+    }
+
     fn attach(&self, observer: Arc<dyn Observer>) {
         self.0
             .observers

@@ -82,7 +82,8 @@ pub struct RouteConfig {
     /// How long a batch worker waits for its batch to fill. Default: 10 ms.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
-    /// How many readers work on the queue side by side, each with a connection and tasks of its own. Default: 2.
+    /// How many readers work on the queue side by side, each with a connection and tasks of its own; on a fan-out broker
+    /// always one. Default: 2.
     pub lanes: NonZeroUsize,
     /// How many jobs may be running at once, in all lanes together; there are never more lanes than that. Default: 100.
     pub concurrency: NonZeroUsize,

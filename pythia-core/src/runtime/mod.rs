@@ -238,10 +238,12 @@ fn built(
         isolate_panics: settings.isolate_panics,
     };
     let max_attempts = retry.as_ref().map_or(1, |retry| retry.max_attempts());
-    let (lanes, concurrency) = (
-        settings.lanes.min(settings.concurrency).get(),
-        settings.concurrency.get(),
-    );
+    let concurrency = settings.concurrency.get();
+    let lanes = if broker.is_fan_out() {
+        1
+    } else {
+        settings.lanes.get().min(concurrency)
+    };
     Ok(Built {
         plan: LanePlan {
             batch: settings.batch.get(),

@@ -75,6 +75,10 @@ impl<B: Broker> Broker for FaultyBroker<B> {
         self.inner.guarantee()
     }
 
+    fn is_fan_out(&self) -> bool {
+        self.inner.is_fan_out()
+    }
+
     fn attach(&self, observer: Arc<dyn Observer>) {
         self.inner.attach(observer);
     }

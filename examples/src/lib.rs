@@ -1,1 +1,6 @@
-//! Programs that show Pythia at work.
+//! Programs that show Pythia at work: `cargo run --example quickstart`, `cargo run --bin worker`.
+
+/// The README's code is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pythia_core::ConfigError;
 use serde::de::Error as _;
@@ -126,8 +126,10 @@ pub enum StreamStart {
     Beginning,
     /// Only what is added from now on.
     End,
-    /// What was added after the entry with this id.
+    /// What was added after the entry with this id, written `ms-seq`.
     Id(String),
+    /// What was added at that time, by the server's clock, or later.
+    Time(SystemTime),
 }
 
 /// By what a stream is trimmed.
@@ -237,14 +239,45 @@ impl RedisConfig {
     }
 }
 
+impl StreamStart {
+    /// The id behind which a group begins, as Redis takes it.
+    pub(crate) fn redis_id(&self) -> String {
+        match self {
+            Self::Beginning => "0".to_owned(),
+            Self::End => "$".to_owned(),
+            Self::Id(id) => id.clone(),
+            Self::Time(time) => {
+                let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+                match since_epoch.as_millis().checked_sub(1) {
+                    // The last id that the millisecond before can have.
+                    Some(before) => format!("{before}-{}", u64::MAX),
+                    None => "0".to_owned(),
+                }
+            }
+        }
+    }
+}
+
 impl TryFrom<String> for StreamStart {
     type Error = ConfigError;
 
     fn try_from(text: String) -> Result<Self, ConfigError> {
-        match text.as_str() {
-            "0" | "0-0" => Ok(Self::Beginning),
-            "$" => Ok(Self::End),
-            _ => Ok(Self::Id(text)),
+        if text == "$" {
+            return Ok(Self::End);
+        }
+        let (ms, seq) = text.split_once('-').unwrap_or((&text, "0"));
+        if let (Ok(ms), Ok(seq)) = (ms.parse::<u64>(), seq.parse::<u64>()) {
+            return Ok(match (ms, seq) {
+                (0, 0) => Self::Beginning,
+                _ => Self::Id(format!("{ms}-{seq}")),
+            });
+        }
+        match humantime_serde::re::humantime::parse_rfc3339(&text) {
+            Ok(time) => Ok(Self::Time(time)),
+            Err(_) => Err(ConfigError::new(format!(
+                "{text:?} is no point in a stream: use 0, $, an entry's id such as 1718000000000-0, or a time such as \
+                 2025-06-10T06:13:20Z"
+            ))),
         }
     }
 }

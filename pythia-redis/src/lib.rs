@@ -11,12 +11,14 @@ mod pubsub;
 mod script;
 mod server;
 mod store;
+mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod url;
 
 pub use pubsub::PubSubBroker;
 pub use store::RedisStore;
+pub use stream::StreamBroker;
 
 use std::sync::Arc;
 
@@ -35,6 +37,7 @@ pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
             config.section("memory")?,
         )?)),
         BrokerType::Pubsub => Ok(Arc::new(PubSubBroker::new(config.section("redis")?))),
+        BrokerType::Stream => Ok(Arc::new(StreamBroker::new(config.section("redis")?)?)),
         other => Err(ConfigError::new(format!("{other:?}"))),
     }
 }

@@ -3,11 +3,10 @@
 -- ARGV  1 group  2 consumer, then five for each message: the operation (`retry`, `dead`, `release`), which of KEYS 1 to 3 it
 --       was read from, its id there, an argument (retry: how long to wait, ms; dead: `<kind> <error>`), and a member of the
 --       delayed set: 16 bytes that name the message, then a body that begins with pythia-meta
--- Returns {stale, ms until the first delayed message if this call put it there, otherwise -1}. Sent again, it finds all
--- of it stale.
+-- Returns how many were stale. Sent again, it finds all of them stale.
 local group, consumer = ARGV[1], ARGV[2]
 local now = now_ms()
-local stale, earliest = 0, nil
+local stale = 0
 
 for i = 3, #ARGV, 5 do
   local operation, which, id, argument, member = unpack(ARGV, i, i + 4)
@@ -21,11 +20,10 @@ for i = 3, #ARGV, 5 do
     local wait = operation == 'retry' and tonumber(argument) or 0
     if wait > 0 then
       redis.call('ZADD', KEYS[4], now + wait, member)
-      earliest = math.min(earliest or wait, wait)
     else
       local fields = parse(member, 17)
       if operation == 'dead' then
-        add(KEYS[5], { 'pythia-dead', argument }, fields, 1)
+        add(KEYS[5], { 'pythia-dead', argument, fields[1], fields[2] }, fields, 3)
       else
         local of, from = meta(fields, id, false)
         add_ready(KEYS[2], KEYS[3], of, fields, from)
@@ -35,8 +33,4 @@ for i = 3, #ARGV, 5 do
   end
 end
 
-if earliest then
-  local first = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
-  if tonumber(first[2]) >= now + earliest then return { stale, earliest } end
-end
-return { stale, -1 }
+return stale

@@ -7,6 +7,8 @@
 -- {the group that holds the floor}}.
 local group, strategy, limit, exactness, budget = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 
+if redis.call('EXISTS', KEYS[1]) == 0 then return { 0, 0, 0, {} } end
+
 local floor, holder
 for _, reply in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local name, given = info(reply, 'name'), info(reply, 'last-delivered-id')

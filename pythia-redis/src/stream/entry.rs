@@ -1,0 +1,439 @@
+//! How a message is written as a stream entry, and read from one.
+//!
+//! A message that this crate publishes is one field `pythia`, whose value is a frame: id, headers, body. If its
+//! body is fields, the frame has no body and the fields follow. Any other entry was written by a plain client; its fields are
+//! the message and its entry id is the message's id.
+//!
+//! What a group has moved, to be tried again or among its dead letters, gains leading fields: `pythia-meta` (the counters, when
+//! it was published, its id), and on dead letters before it `pythia-dead` (the reason). More fields than a script can pass on
+//! are packed into one, `pythia-packed`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+use pythia_core::envelope::Frame;
+use pythia_core::settlement::{DeadKind, DeadReason};
+use pythia_core::{Delivery, Headers, MessageId, Payload, Receipt};
+
+use super::id::{EntryId, Place, receipt};
+use crate::connection::Reply;
+use crate::error::RedisError;
+
+/// An entry as Redis answers it. Without fields it has been deleted, and only its place among the pending is left.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: EntryId,
+    id_text: ByteString,
+    values: Vec<Bytes>,
+}
+
+impl Entry {
+    pub(super) fn read(reply: Reply) -> Result<Self, RedisError> {
+        let [id, fields] = reply.into_tuple()?;
+        let id_text = id.into_text()?;
+        let id = EntryId::parse(id_text.as_bytes())
+            .ok_or_else(|| RedisError::unexpected("the id of a stream entry", "other text"))?;
+        let fields = fields.into_array()?;
+        let values = fields
+            .into_iter()
+            .map(Reply::into_bytes)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            id,
+            id_text,
+            values,
+        })
+    }
+
+    pub(super) fn is_deleted(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The message that was read from that place. `None` if its id leaves no room for the place: it is not handed out under
+    /// this id, but comes back through the retry stream, whose ids are the server's.
+    pub(super) fn into_delivery(self, place: Place) -> Option<Delivery> {
+        let receipt = receipt(place, self.id)?;
+        let fresh = Meta::of(self.id, self.id_text);
+        let mut delivery = match place {
+            // Nothing in there was moved, whatever its fields look like.
+            Place::Stream => message(self.values, fresh, receipt),
+            Place::Retry | Place::Suspect => moved(self.values, fresh, receipt),
+        };
+        delivery.alone = place == Place::Suspect;
+        Some(delivery)
+    }
+
+    /// The dead letter, and why it is one.
+    pub(super) fn into_dead(self) -> (Delivery, Option<DeadReason>, SystemTime) {
+        let mut values = self.values;
+        let reason = take_field(&mut values, DEAD).map(|reason| {
+            let reason = String::from_utf8_lossy(&reason);
+            let (kind, error) = reason.split_once(' ').unwrap_or((&reason, ""));
+            DeadReason {
+                kind: DeadKind::from_name(kind).unwrap_or(DeadKind::Permanent),
+                error: error.to_owned(),
+            }
+        });
+        let died_at = time(self.id.ms);
+        (
+            moved(values, Meta::of(self.id, self.id_text), NO_RECEIPT),
+            reason,
+            died_at,
+        )
+    }
+}
+
+/// A message in the delayed set of the queue, or of a group: 16 bytes that name it, and its fields as one string.
+pub(super) fn delayed(member: &Bytes) -> Delivery {
+    let values = unpack(member.slice(NAME.min(member.len())..));
+    moved(values, Meta::default(), NO_RECEIPT)
+}
+
+/// The member of the group's delayed set that a delivery becomes. The scripts also take it for the other moves.
+pub(super) fn member(delivery: &Delivery) -> Bytes {
+    let meta = Meta {
+        crashes: delivery.crashes,
+        failures: delivery.failures,
+        enqueued_ms: delivery.enqueued_at.map_or(0, millis),
+        id: delivery.id.text().clone(),
+    };
+    let mut values = vec![Bytes::from_static(META), meta.text()];
+    match &delivery.payload {
+        // The id is in the meta field, so that what a plain client wrote stays as it is.
+        Payload::Fields(fields) if delivery.headers.is_empty() => push_fields(&mut values, fields),
+        payload => push_own(&mut values, &delivery.id, &delivery.headers, payload),
+    }
+    // A receipt is given once, so two messages that are equal in all else stay two members.
+    pack(&delivery.receipt.0.to_be_bytes(), &values)
+}
+
+/// The fields of a message that is published.
+pub(super) fn published(id: &MessageId, headers: &Headers, payload: &Payload) -> Vec<Bytes> {
+    let mut values = Vec::with_capacity(2);
+    push_own(&mut values, id, headers, payload);
+    values
+}
+
+/// Fields as one string, behind a name: repeated  length u32 BE | bytes.
+pub(super) fn pack(name: &[u8], values: &[Bytes]) -> Bytes {
+    let length = values.iter().map(|value| 4 + value.len()).sum::<usize>();
+    let mut packed = BytesMut::with_capacity(name.len() + length);
+    packed.put_slice(name);
+    for value in values {
+        packed.put_u32(value.len() as u32);
+        packed.put_slice(value);
+    }
+    packed.freeze()
+}
+
+/// What a group knows of a message that it has moved.
+#[derive(Debug, Default)]
+struct Meta {
+    crashes: u32,
+    failures: u32,
+    enqueued_ms: u64,
+    id: ByteString,
+}
+
+impl Meta {
+    /// What an entry itself says.
+    fn of(id: EntryId, id_text: ByteString) -> Self {
+        Self {
+            enqueued_ms: id.ms,
+            id: id_text,
+            ..Self::default()
+        }
+    }
+
+    fn take(values: &mut Vec<Bytes>) -> Option<Self> {
+        Self::parse(&take_field(values, META)?)
+    }
+
+    fn parse(text: &Bytes) -> Option<Self> {
+        let mut parts = text.splitn(4, |&byte| byte == b' ');
+        let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
+        let (crashes, failures, enqueued_ms) = (number()?, number()?, number()?);
+        let id = text.slice_ref(parts.next()?);
+        Some(Self {
+            crashes: crashes.try_into().ok()?,
+            failures: failures.try_into().ok()?,
+            enqueued_ms,
+            id: ByteString::try_from(id).ok()?,
+        })
+    }
+
+    fn text(&self) -> Bytes {
+        let Self {
+            crashes,
+            failures,
+            enqueued_ms,
+            id,
+        } = self;
+        format!("{crashes} {failures} {enqueued_ms} {id}").into()
+    }
+}
+
+/// A message that a group has moved; one without the leading field, which a person may have put there, is taken as it is.
+fn moved(mut values: Vec<Bytes>, fresh: Meta, receipt: Receipt) -> Delivery {
+    let meta = Meta::take(&mut values).unwrap_or(fresh);
+    if values.len() == 2 && values[0] == PACKED {
+        values = unpack(values.swap_remove(1));
+    }
+    message(values, meta, receipt)
+}
+
+fn message(mut values: Vec<Bytes>, meta: Meta, receipt: Receipt) -> Delivery {
+    let framed = values.len() >= 2 && values[0] == OWN && Frame::is_framed(&values[1]);
+    let frame = framed.then(|| Frame::decode(values[1].clone()));
+    let mut delivery = match frame {
+        Some(frame) if values.len() == 2 => {
+            let id = frame.id.unwrap_or_else(|| meta.id.into());
+            let mut delivery = Delivery::new(id, frame.payload, receipt);
+            delivery.headers = frame.headers;
+            delivery
+        }
+        // A frame before fields of ours has no body; with one it is something that a plain client wrote.
+        Some(frame) if frame.payload.is_empty() => {
+            values.drain(..2);
+            let id = frame.id.unwrap_or_else(|| meta.id.into());
+            let mut delivery = Delivery::new(id, Bytes::new(), receipt);
+            delivery.payload = Payload::Fields(pairs(values));
+            delivery.headers = frame.headers;
+            delivery
+        }
+        _ => {
+            let mut delivery = Delivery::new(meta.id, Bytes::new(), receipt);
+            delivery.payload = Payload::Fields(pairs(values));
+            delivery
+        }
+    };
+    delivery.crashes = meta.crashes;
+    delivery.failures = meta.failures;
+    // Ids that people choose, such as 1-1, say nothing of the time.
+    delivery.enqueued_at = (PLAUSIBLE.contains(&meta.enqueued_ms)).then(|| time(meta.enqueued_ms));
+    delivery
+}
+
+fn push_own(values: &mut Vec<Bytes>, id: &MessageId, headers: &Headers, payload: &Payload) {
+    let body = payload.as_bytes().cloned().unwrap_or_default();
+    let mut frame = Frame::new(body);
+    frame.id = Some(id.clone());
+    frame.headers = headers.clone();
+    values.extend([Bytes::from_static(OWN), frame.encode()]);
+    if let Payload::Fields(fields) = payload {
+        push_fields(values, fields);
+    }
+}
+
+fn push_fields(values: &mut Vec<Bytes>, fields: &[(Bytes, Bytes)]) {
+    values.extend(
+        fields
+            .iter()
+            .flat_map(|(field, value)| [field.clone(), value.clone()]),
+    );
+}
+
+fn pairs(values: Vec<Bytes>) -> Vec<(Bytes, Bytes)> {
+    let mut values = values.into_iter();
+    std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect()
+}
+
+fn take_field(values: &mut Vec<Bytes>, name: &[u8]) -> Option<Bytes> {
+    if values.len() < 2 || values[0] != name {
+        return None;
+    }
+    values.drain(..2).nth(1)
+}
+
+fn unpack(mut packed: Bytes) -> Vec<Bytes> {
+    let mut values = Vec::new();
+    while let Some((length, _)) = packed.split_first_chunk() {
+        let length = u32::from_be_bytes(*length) as usize;
+        let _length = packed.split_to(4);
+        values.push(packed.split_to(length.min(packed.len())));
+    }
+    values
+}
+
+fn time(ms: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(ms.min(PLAUSIBLE.end - 1))
+}
+
+fn millis(time: SystemTime) -> u64 {
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_epoch.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+const OWN: &[u8] = b"pythia";
+const META: &[u8] = b"pythia-meta";
+const DEAD: &[u8] = b"pythia-dead";
+const PACKED: &[u8] = b"pythia-packed";
+/// How many bytes name a delayed message, so that two that are equal in all else are two.
+pub(super) const NAME: usize = 16;
+const NO_RECEIPT: Receipt = Receipt(0);
+/// From 2001 to 9999.
+const PLAUSIBLE: std::ops::Range<u64> = 1_000_000_000_000..253_402_300_800_000;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(id: &str, values: Vec<Bytes>) -> Entry {
+        Entry {
+            id: id.parse().unwrap(),
+            id_text: id.to_owned().into(),
+            values,
+        }
+    }
+
+    fn bytes(texts: &[&str]) -> Vec<Bytes> {
+        texts
+            .iter()
+            .map(|text| Bytes::from(text.to_string()))
+            .collect()
+    }
+
+    /// What the scripts do with a member of the delayed set.
+    fn promoted(member: &Bytes) -> Vec<Bytes> {
+        unpack(member.slice(NAME..))
+    }
+
+    fn arbitrary_delivery() -> impl Strategy<Value = Delivery> {
+        let some = || proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
+        let payload = prop_oneof![
+            some().prop_map(Payload::Bytes),
+            proptest::collection::vec((some(), some()), 1..4).prop_map(Payload::Fields),
+        ];
+        let headers = proptest::collection::vec(("[a-z]{1,9}", "[ -~]{0,9}"), 0..3);
+        (
+            "[ -~ä]{0,20}",
+            payload,
+            headers,
+            any::<u32>(),
+            any::<u32>(),
+            PLAUSIBLE,
+        )
+            .prop_map(|(id, payload, headers, crashes, failures, ms)| {
+                let mut delivery = Delivery::new(id, Bytes::new(), Receipt(7));
+                delivery.payload = payload;
+                delivery.headers = headers.into_iter().collect();
+                delivery.crashes = crashes;
+                delivery.failures = failures;
+                delivery.enqueued_at = Some(time(ms));
+                delivery
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_moved_message_comes_back_as_it_was(sent in arbitrary_delivery()) {
+            let received = entry("5-5", promoted(&member(&sent))).into_delivery(Place::Retry).unwrap();
+            prop_assert_eq!(&received.id, &sent.id);
+            prop_assert_eq!(&received.payload, &sent.payload);
+            prop_assert_eq!(&received.headers, &sent.headers);
+            prop_assert_eq!(received.crashes, sent.crashes);
+            prop_assert_eq!(received.failures, sent.failures);
+            prop_assert_eq!(received.enqueued_at, sent.enqueued_at);
+            prop_assert_eq!(delayed(&member(&sent)).payload, sent.payload);
+        }
+
+        #[test]
+        fn a_published_message_is_received(sent in arbitrary_delivery()) {
+            let values = published(&sent.id, &sent.headers, &sent.payload);
+            let received = entry("1718000000000-5", values).into_delivery(Place::Stream).unwrap();
+            prop_assert_eq!(received.attempt(), 1);
+            prop_assert_eq!(received.id, sent.id);
+            prop_assert_eq!(received.payload, sent.payload);
+            prop_assert_eq!(received.headers, sent.headers);
+            prop_assert_eq!(received.enqueued_at, Some(time(1_718_000_000_000)));
+        }
+
+        #[test]
+        fn any_fields_are_read_without_panic_and_without_loss(
+            values in proptest::collection::vec(
+                prop_oneof![
+                    proptest::collection::vec(any::<u8>(), 0..30).prop_map(Bytes::from),
+                    Just(Bytes::from_static(OWN)), Just(Bytes::from_static(META)), Just(Bytes::from_static(DEAD)),
+                    Just(Bytes::from_static(PACKED)), Just(Bytes::from_static(b"\xF5PY1\0\0\0\0\0\x01x")),
+                ], 0..6),
+        ) {
+            for place in Place::ALL {
+                let _delivery = entry("1-1", values.clone()).into_delivery(place);
+            }
+            let _dead = entry("1-1", values.clone()).into_dead();
+            let _delayed = delayed(&pack(b"", &values));
+        }
+    }
+
+    #[test]
+    fn what_a_plain_client_wrote_is_fields_under_its_entry_id() {
+        let delivery = entry("1718000000000-2", bytes(&["k", "v", "pythia", "x"]))
+            .into_delivery(Place::Stream)
+            .unwrap();
+        assert_eq!(delivery.id.as_str(), "1718000000000-2");
+        assert_eq!(
+            delivery.payload,
+            Payload::Fields(pairs(bytes(&["k", "v", "pythia", "x"])))
+        );
+        assert_eq!(delivery.enqueued_at, Some(time(1_718_000_000_000)));
+        assert!(!delivery.alone);
+    }
+
+    #[test]
+    fn what_looks_like_ours_in_the_queues_own_stream_is_the_clients() {
+        let forged = bytes(&["pythia-meta", "9 9 1 1-1", "k", "v"]);
+        let delivery = entry("1-1", forged.clone())
+            .into_delivery(Place::Stream)
+            .unwrap();
+        assert_eq!(delivery.payload, Payload::Fields(pairs(forged)));
+        assert_eq!((delivery.attempt(), delivery.enqueued_at), (1, None));
+    }
+
+    #[test]
+    fn a_damaged_frame_keeps_its_bytes() {
+        let damaged = Bytes::from_static(b"\xF5PY1\0\0\xff\xff\xff\xffrest");
+        let values = vec![Bytes::from_static(OWN), damaged.clone()];
+        let delivery = entry("1-1", values).into_delivery(Place::Stream).unwrap();
+        assert_eq!(delivery.payload, Payload::Bytes(damaged));
+    }
+
+    #[test]
+    fn more_fields_than_a_script_passes_on_arrive_unpacked() {
+        let values = bytes(&["pythia-meta", "2 1 1718000000000 1-1", "pythia-packed"]);
+        let packed = pack(b"", &bytes(&["a", "1", "b", "2"]));
+        let delivery = entry("2-2", [values, vec![packed]].concat())
+            .into_delivery(Place::Suspect)
+            .unwrap();
+        assert_eq!(
+            delivery.payload,
+            Payload::Fields(pairs(bytes(&["a", "1", "b", "2"])))
+        );
+        assert_eq!(
+            (delivery.crashes, delivery.failures, delivery.alone),
+            (2, 1, true)
+        );
+    }
+
+    #[test]
+    fn a_dead_letter_names_its_reason() {
+        let letter = bytes(&[
+            "pythia-dead",
+            "decode not json",
+            "pythia-meta",
+            "0 1 1718000000000 1-1",
+            "k",
+            "v",
+        ]);
+        let (delivery, reason, died_at) = entry("1718000000009-0", letter).into_dead();
+        let reason = reason.unwrap();
+        assert_eq!(
+            (reason.kind, reason.error.as_str()),
+            (DeadKind::Decode, "not json")
+        );
+        assert_eq!((delivery.id.as_str(), delivery.failures), ("1-1", 1));
+        assert_eq!(died_at, time(1_718_000_000_009));
+    }
+}

@@ -1,0 +1,311 @@
+//! Where a lane reads: the stream and the group's retry stream at once, and the suspects one by one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pythia_core::broker::Source;
+use pythia_core::{BrokerError, Delivery};
+use tracing::{debug, warn};
+
+use super::entry::Entry;
+use super::group::{self, Occasion};
+use super::id::{EntryId, Place, id_text};
+use super::queue::Lane;
+use crate::config::RedisConfig;
+use crate::connection::{Args, Reader, Reply};
+use crate::error::{Kind, RedisError};
+use crate::script::Script;
+
+static RELEASE: Script = Script::new(
+    "stream/release",
+    concat!(
+        include_str!("../scripts/stream/entry.lua"),
+        include_str!("../scripts/stream/release.lua"),
+    ),
+);
+
+/// Reads as one consumer of the group.
+#[derive(Debug)]
+pub(super) struct StreamSource {
+    lane: Arc<Lane>,
+    reader: Reader,
+    config: Arc<RedisConfig>,
+    /// The last entry of each stream that arrived here, and the last that was handed out.
+    received: [EntryId; 3],
+    handed_out: [EntryId; 3],
+    /// The answer to a read was lost, so entries may be pending for this consumer that it never saw.
+    lost_answer: bool,
+    lost_suspect: bool,
+    /// What a read asks for at most: less after an answer that did not get through a slow link.
+    limit: usize,
+    /// The last read brought retries too.
+    retries: bool,
+}
+
+impl StreamSource {
+    pub(super) fn new(lane: Arc<Lane>, reader: Reader, config: Arc<RedisConfig>) -> Self {
+        Self {
+            lane,
+            reader,
+            config,
+            received: [EntryId::default(); 3],
+            handed_out: [EntryId::default(); 3],
+            lost_answer: false,
+            lost_suspect: false,
+            limit: usize::MAX,
+            retries: false,
+        }
+    }
+
+    async fn fetch(&mut self, max: usize) -> Result<Vec<Delivery>, RedisError> {
+        if self.lost_answer {
+            return self.read_lost(max).await;
+        }
+        if self.lane.queue.suspects.take_turn(self.lane.id)
+            && let Some(suspect) = self.read_suspect().await?
+        {
+            return Ok(vec![suspect]);
+        }
+        let count = self.count(max);
+        let reply = self
+            .read(&[Place::Retry, Place::Stream], count, From::New)
+            .await?;
+        self.take_in(reply)
+    }
+
+    /// One suspect, if there is any, by a read that does not wait.
+    async fn read_suspect(&mut self) -> Result<Option<Delivery>, RedisError> {
+        let lane = Arc::clone(&self.lane);
+        let found = self.find_suspect().await;
+        match &found {
+            Ok(Some(suspect)) => lane.queue.suspects.found(lane.id, suspect.receipt),
+            Ok(None) => lane.queue.suspects.none_left(lane.id),
+            Err(_) => {
+                lane.queue.suspects.left(lane.id);
+                self.lost_suspect = true;
+            }
+        }
+        found
+    }
+
+    async fn find_suspect(&mut self) -> Result<Option<Delivery>, RedisError> {
+        if self.lost_suspect {
+            let reply = self.read(&[Place::Suspect], 1, From::Lost).await?;
+            self.lost_suspect = false;
+            if let Some(suspect) = self.take_in(reply)?.pop() {
+                return Ok(Some(suspect));
+            }
+        }
+        let reply = self.read(&[Place::Suspect], 1, From::New).await?;
+        Ok(self.take_in(reply)?.pop())
+    }
+
+    /// What is pending for this consumer beyond the last entry that it saw. Nobody else would look for it before the lease
+    /// ends, and then it would count as a crash.
+    async fn read_lost(&mut self, max: usize) -> Result<Vec<Delivery>, RedisError> {
+        let count = self.count(max);
+        let reply = self
+            .read(&[Place::Retry, Place::Stream], count, From::Lost)
+            .await?;
+        let before = self.received;
+        let deliveries = self.take_in(reply)?;
+        self.lost_answer = self.received != before;
+        Ok(deliveries)
+    }
+
+    async fn read(
+        &mut self,
+        places: &[Place],
+        count: usize,
+        from: From,
+    ) -> Result<Reply, RedisError> {
+        let lane = &self.lane;
+        let args = Args::with_capacity(12)
+            .arg("GROUP")
+            .arg(&lane.queue.group)
+            .arg(&lane.consumer);
+        let waits = from == From::New && places.len() > 1;
+        let args = args.arg("COUNT").arg(count);
+        let args = if waits {
+            args.arg("BLOCK").arg(WAIT.as_millis())
+        } else {
+            args
+        };
+        let args = places.iter().fold(args.arg("STREAMS"), |args, &place| {
+            args.key(lane.queue.key(place))
+        });
+        let args = places.iter().fold(args, |args, &place| match from {
+            From::New => args.arg(">"),
+            From::Lost => args.arg(id_text(self.received[place as usize])),
+        });
+        let answer = if waits {
+            self.reader.blocking("XREADGROUP", args, WAIT).await
+        } else {
+            self.reader.command("XREADGROUP", args).await
+        };
+        if let Err(error) = &answer
+            && error.kind() == Kind::TimedOut
+        {
+            self.limit = (count / 2).max(1);
+        }
+        answer
+    }
+
+    /// The messages of an answer, which is `[[key, [[id, [field, value, ..]], ..]], ..]`.
+    fn take_in(&mut self, reply: Reply) -> Result<Vec<Delivery>, RedisError> {
+        let mut deliveries = Vec::new();
+        for stream in reply.into_array()? {
+            let [key, entries] = stream.into_tuple()?;
+            let place = self.place_of(&key.into_bytes()?)?;
+            let entries = entries.into_array()?;
+            deliveries.reserve(entries.len());
+            for entry in entries {
+                let entry = Entry::read(entry)?;
+                self.received[place as usize] = entry.id;
+                // A pending one that somebody has deleted is cleared away by the next recovery.
+                if !entry.is_deleted() {
+                    deliveries.extend(entry.into_delivery(place));
+                }
+            }
+            if place == Place::Retry {
+                self.retries = true;
+            }
+        }
+        if !deliveries.is_empty() {
+            self.limit = self.limit.saturating_mul(2);
+        }
+        Ok(deliveries)
+    }
+
+    fn place_of(&self, key: &[u8]) -> Result<Place, RedisError> {
+        let queue = &self.lane.queue;
+        Place::ALL
+            .into_iter()
+            .find(|&place| queue.key(place).as_bytes() == key)
+            .ok_or_else(|| {
+                RedisError::unexpected("the key of a stream that was asked for", "another key")
+            })
+    }
+
+    /// `COUNT` holds for each of the streams, so each gets half while both have something.
+    fn count(&mut self, max: usize) -> usize {
+        let streams = if std::mem::take(&mut self.retries) {
+            2
+        } else {
+            1
+        };
+        max.min(self.limit).div_ceil(streams).clamp(1, MAX_COUNT)
+    }
+
+    /// Hands out up to `max`; the rest waits for the next call, under its lease.
+    fn hand_out(&mut self, read: Vec<Delivery>, max: usize, into: &mut Vec<Delivery>) {
+        let before = into.len();
+        let mut ahead = self.lane.ahead();
+        if ahead.is_empty() && read.len() <= max {
+            into.extend(read);
+        } else {
+            ahead.extend(read);
+            let now = ahead.len().min(max);
+            into.extend(ahead.drain(..now));
+        }
+        drop(ahead);
+        for delivery in &into[before..] {
+            let (place, id) = super::id::entry_of(delivery.receipt);
+            self.handed_out[place as usize] = id;
+        }
+    }
+
+    /// The stream or the group is gone, and with it what was pending: made again, the group gets from the stream all that
+    /// was not done.
+    async fn heal(&mut self, cause: &RedisError) -> Result<(), RedisError> {
+        let lane = Arc::clone(&self.lane);
+        let made = group::ensure_by(&mut self.reader, &lane, &self.config, Occasion::Again).await?;
+        lane.ahead().clear();
+        self.received = Default::default();
+        self.handed_out = Default::default();
+        self.lost_answer = false;
+        self.lost_suspect = false;
+        if made {
+            warn!(queue = %lane.queue.name, group = %lane.queue.group, %cause, "made the consumer group again");
+        } else {
+            debug!(queue = %lane.queue.name, group = %lane.queue.group, "another worker has made the consumer group again");
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Source for StreamSource {
+    async fn receive(&mut self, max: usize, into: &mut Vec<Delivery>) -> Result<(), BrokerError> {
+        let waiting = !self.lane.ahead().is_empty();
+        let read = if waiting {
+            Ok(Vec::new())
+        } else {
+            self.fetch(max).await
+        };
+        let outcome = match read {
+            Ok(read) => {
+                if read.is_empty() && !waiting {
+                    // Nothing else to do, so it costs nothing to look.
+                    self.lane.queue.suspects.tell();
+                }
+                self.hand_out(read, max, into);
+                Ok(())
+            }
+            Err(error) if error.kind() == Kind::NoGroup => self.heal(&error).await,
+            Err(error) => {
+                self.lost_answer = true;
+                Err(error)
+            }
+        };
+        outcome.map_err(self.lane.queue.failed("read messages"))
+    }
+
+    async fn close(&mut self) -> Result<(), BrokerError> {
+        let lane = Arc::clone(&self.lane);
+        let queue = &lane.queue;
+        lane.ahead().clear();
+        loop {
+            let args = queue
+                .args()
+                .arg(&lane.consumer)
+                .arg(self.config.maintain.recover.get());
+            let args = args.args(self.handed_out.map(id_text));
+            let reply = queue
+                .eval_by(&mut self.reader, &RELEASE, &[&queue.consumers], args)
+                .await;
+            let more = match reply {
+                Ok(reply) => reply.into_tuple().and_then(|[_, more]| more.as_integer()),
+                // There is nothing to hand back to.
+                Err(error) if error.kind() == Kind::NoGroup => return Ok(()),
+                Err(error) => Err(error),
+            };
+            if more.map_err(queue.failed("hand back messages"))? == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Drop for StreamSource {
+    /// Without a close, what was read ahead is no longer renewed, and comes back after its lease.
+    fn drop(&mut self) {
+        self.lane.ahead().clear();
+    }
+}
+
+/// From where a read begins.
+#[derive(Clone, Copy, PartialEq)]
+enum From {
+    /// What nobody was given yet.
+    New,
+    /// What this consumer was given, and did not see.
+    Lost,
+}
+
+/// How long a read waits for the first message.
+const WAIT: Duration = Duration::from_millis(1_000);
+/// Entries in one answer at most, whatever is asked for.
+const MAX_COUNT: usize = 1_000;

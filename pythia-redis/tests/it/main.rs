@@ -1,4 +1,6 @@
 //! Integration tests against a real Redis, in one binary: one module a subject.
 
 mod pubsub;
+mod relay;
 mod store;
+mod stream;

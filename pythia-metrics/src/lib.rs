@@ -56,5 +56,5 @@ pub use prometheus;
 pub use config::{BucketBounds, FamilyName, MetricsConfig};
 pub use error::{MetricsError, MetricsErrorKind};
 pub use observer::PrometheusObserver;
-pub use pages::HealthReport;
+pub use pages::{HealthReport, HealthSource};
 pub use server::MetricsServer;

@@ -100,15 +100,15 @@ families! {
 
     // How much is where.
     QUEUE_DEPTH = "pythia_queue_depth", Kind::Gauge, &[STATE, QUEUE],
-        "Messages in the queue, by state, when last sampled. Absent where the broker can not tell.";
+        "Messages in the queue, by state, when last sampled. Absent where the broker cannot tell.";
     QUEUE_OLDEST_SECONDS = "pythia_queue_oldest_message_age_seconds", Kind::Gauge, &[QUEUE],
-        "How long the oldest ready message has waited, when last sampled. Absent where the broker can not tell.";
+        "How long the oldest ready message has waited, when last sampled. Absent where the broker cannot tell.";
     CONSUMER_GROUP_LAG = "pythia_consumer_group_lag", Kind::Gauge, &[QUEUE],
-        "Entries that the consumer group has not been given yet. Absent where the broker can not tell.";
+        "Entries that the consumer group has not been given yet. Absent where the broker cannot tell.";
     QUEUE_SAMPLED = "pythia_queue_last_sample_timestamp_seconds", Kind::Gauge, &[QUEUE],
         "When depth, age and lag of the queue were last sampled, in seconds since 1970.";
     ENTRIES_OVER_LIMIT = "pythia_entries_over_limit", Kind::Gauge, &[QUEUE, GROUP],
-        "Entries beyond the configured length that can not be trimmed, and the group that holds them.";
+        "Entries beyond the configured length that cannot be trimmed, and the group that holds them.";
 
     // Upkeep.
     MESSAGES_MAINTAINED = "pythia_messages_maintained_total", Kind::Counter, &[ACTION, QUEUE],
@@ -126,7 +126,7 @@ families! {
     GAPS = "pythia_gaps_total", Kind::Counter, &[CAUSE, QUEUE],
         "Times that an at-most-once broker lost messages, or may have.";
     MESSAGES_LOST = "pythia_messages_lost_total", Kind::Counter, &[CAUSE, QUEUE],
-        "Messages known to be lost in gaps. A gap whose losses can not be known adds nothing here.";
+        "Messages known to be lost in gaps. A gap whose losses cannot be known adds nothing here.";
     GAP_SECONDS = "pythia_gap_seconds_total", Kind::Counter, &[CAUSE, QUEUE],
         "Time in which nothing could be received because of gaps, where that is known.";
     LANES_BLOCKED = "pythia_lanes_blocked_total", Kind::Counter, &[QUEUE],

@@ -18,7 +18,8 @@ use crate::queue::{QueueMetrics, seconds_since_1970, set_or_remove};
 
 /// Counts what a runner and its brokers report, for Prometheus.
 ///
-/// Cheap to clone; clones count into the same metrics, so one serves several runners of a process.
+/// Cheap to clone; clones count into the same metrics, so one serves several runners of a process. Each of them is to have
+/// brokers of its own: a broker tells what its server answers to every runner that uses it.
 ///
 /// ```
 /// use pythia_metrics::PrometheusObserver;

@@ -12,6 +12,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{Registry, TextEncoder};
+use pythia_core::Health;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Mutex;
 use tokio::task::block_in_place;
@@ -33,11 +34,29 @@ impl HealthReport {
     }
 }
 
+/// Where `/livez` and `/readyz` get their answers: a runner's [`Health`], or a closure that adds to it.
+pub trait HealthSource: Send + Sync + 'static {
+    /// How it is now. Asked at each probe, so it does not block.
+    fn report(&self) -> HealthReport;
+}
+
+impl HealthSource for Health {
+    fn report(&self) -> HealthReport {
+        HealthReport::new(self.live(), self.ready())
+    }
+}
+
+impl<F: Fn() -> HealthReport + Send + Sync + 'static> HealthSource for F {
+    fn report(&self) -> HealthReport {
+        self()
+    }
+}
+
 /// What the pages are made of.
 #[derive(Clone)]
 pub(crate) struct Pages {
     registry: Registry,
-    health: Option<Arc<dyn Fn() -> HealthReport + Send + Sync>>,
+    health: Option<Arc<dyn HealthSource>>,
     /// Many scrapes at once take turns, so that together they use one thread at most.
     turn: Arc<Mutex<()>>,
 }
@@ -51,7 +70,7 @@ impl Pages {
         }
     }
 
-    pub(crate) fn ask(&mut self, health: impl Fn() -> HealthReport + Send + Sync + 'static) {
+    pub(crate) fn ask(&mut self, health: impl HealthSource) {
         self.health = Some(Arc::new(health));
     }
 
@@ -99,7 +118,7 @@ impl Pages {
             )
                 .into_response();
         };
-        let problems = match catch_unwind(AssertUnwindSafe(|| part(health()))) {
+        let problems = match catch_unwind(AssertUnwindSafe(|| part(health.report()))) {
             Ok(Ok(())) => return format!("{what}\n").into_response(),
             Ok(Err(problems)) => problems,
             Err(panic) => vec![format!("the check panicked: {}", panic_text(&*panic))],

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::MetricsConfig;
 use crate::error::MetricsError;
-use crate::pages::{HealthReport, Pages};
+use crate::pages::{HealthSource, Pages};
 
 /// Serves `/metrics`, `/livez` and `/readyz`.
 ///
@@ -28,19 +28,28 @@ use crate::pages::{HealthReport, Pages};
 /// address whoever reaches it can read the names of queues.
 ///
 /// ```
+/// use pythia_core::{Job, MemoryBroker, Route, Runner, worker_fn};
 /// use pythia_metrics::prometheus::Registry;
-/// use pythia_metrics::{MetricsConfig, MetricsServer};
+/// use pythia_metrics::{MetricsConfig, MetricsServer, PrometheusObserver};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let broker = MemoryBroker::new();
+/// # let greet = worker_fn(async |_: &Job<String>| Ok(()));
+/// # let shutdown = async {};
 /// # let mut config = MetricsConfig::default();
 /// # config.address.set_port(0);
-/// let server = MetricsServer::bind(&config, &Registry::new()).await?;
+/// let registry = Registry::new();
+/// let runner = Runner::builder()
+///     .route(&broker, Route::new("greetings", greet))
+///     .observer(PrometheusObserver::register_with(&registry, &config)?)
+///     .build()?;
+/// let server = MetricsServer::bind(&config, &registry).await?.health(runner.health());
 /// if let Some(address) = server.address() {
 ///     println!("metrics are at http://{address}/metrics");
 /// }
-/// # let runner = async {};
-/// server.serve(runner).await; // until the runner has ended, so that probes are answered while it drains
+/// let summary = server.serve(runner.run_until(shutdown)).await?;
+/// println!("{} messages were settled", summary.settled.total());
 /// # Ok(())
 /// # }
 /// ```
@@ -75,7 +84,7 @@ impl MetricsServer {
     /// Where `/livez` and `/readyz` get their answers. Without it they answer 404: a process that exists says nothing of
     /// messages that are consumed.
     #[must_use]
-    pub fn health(mut self, source: impl Fn() -> HealthReport + Send + Sync + 'static) -> Self {
+    pub fn health(mut self, source: impl HealthSource) -> Self {
         self.pages.ask(source);
         self
     }
@@ -85,20 +94,23 @@ impl MetricsServer {
         self.listening.as_ref().map(|(_, address)| *address)
     }
 
-    /// Serves until `shutdown` completes, and at most two seconds longer for answers under way.
-    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
+    /// Serves while `work` runs, and returns what it yields.
+    ///
+    /// Give it the runner, so that probes are answered until the last message is settled, and not only until the process
+    /// is told to end. Answers under way then get two seconds more.
+    pub async fn serve<F: Future>(self, work: F) -> F::Output {
         let Some((listener, address)) = self.listening else {
-            return shutdown.await;
+            return work.await;
         };
         tracing::info!(%address, "metrics are served");
         let mut connections = Connections::new(self.pages.router());
-        let mut shutdown = pin!(shutdown);
-        loop {
+        let mut work = pin!(work);
+        let output = loop {
             // Cancel safety: a dropped `accept` leaves the connection in the listener's queue, a dropped `next_ended`
             // leaves the task in its set.
             tokio::select! {
                 biased;
-                () = &mut shutdown => break,
+                output = &mut work => break output,
                 () = connections.next_ended() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => connections.add(stream),
@@ -106,15 +118,16 @@ impl MetricsServer {
                         tracing::warn!(%error, "a connection for metrics could not be accepted");
                         // Most likely the process is out of file descriptors; the next try at once would spin.
                         tokio::select! {
-                            () = &mut shutdown => break,
+                            output = &mut work => break output,
                             () = sleep(ACCEPT_PAUSE) => {}
                         }
                     }
                 },
             }
-        }
+        };
         drop(listener);
         connections.close().await;
+        output
     }
 }
 

@@ -467,7 +467,7 @@ async fn a_client_that_sends_nothing_is_given_up() {
             assert!(given_up.is_ok());
         }
         let took = Instant::now().saturating_duration_since(began);
-        assert!(took <= Duration::from_secs(5), "{took:?}");
+        assert!(took < Duration::from_secs(6), "{took:?}");
     })
     .await;
 }
@@ -616,6 +616,6 @@ fn the_futures_can_go_to_another_thread() {
     let (config, registry) = (config(), Registry::new());
     send(MetricsServer::bind(&config, &registry));
     fn _serve(server: MetricsServer) {
-        send(server.serve(std::future::pending()));
+        send(server.serve(std::future::pending::<()>()));
     }
 }

@@ -13,6 +13,9 @@ pub(crate) async fn stats(redis: &Redis) -> Result<ServerStats, RedisError> {
         .await?
         .into_text()?;
     let mut stats = redis.stats();
+    let url = &redis.config().url;
+    let database = url.database.unwrap_or(0);
+    stats.server = format!("{}:{}/{database}", url.host, url.port);
     let number = |name: &str| {
         let line = info
             .lines()

@@ -188,11 +188,16 @@ fn parse_labels(text: &str) -> Vec<(String, String)> {
     labels
 }
 
-/// Runs `promtool check metrics`, which has to have nothing to say. Without promtool nothing is checked, unless the full
-/// tests were asked for.
+/// Runs `promtool check metrics`, which has to have nothing to say.
 pub(crate) fn promtool(page: &str) {
+    let said = run_promtool(&["check", "metrics"], page);
+    assert_eq!(said.unwrap_or_default(), "");
+}
+
+/// Runs promtool and answers what it says. Without promtool nothing is checked, unless the full tests were asked for.
+pub(crate) fn run_promtool(arguments: &[&str], input: &str) -> Option<String> {
     let started = Command::new("promtool")
-        .args(["check", "metrics"])
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -203,7 +208,7 @@ pub(crate) fn promtool(page: &str) {
             if error.kind() == ErrorKind::NotFound
                 && std::env::var_os("PYTHIA_TEST_FULL").is_none() =>
         {
-            return;
+            return None;
         }
         Err(error) => panic!("promtool (of Debian's package prometheus): {error}"),
     };
@@ -211,10 +216,10 @@ pub(crate) fn promtool(page: &str) {
         .stdin
         .take()
         .unwrap()
-        .write_all(page.as_bytes())
+        .write_all(input.as_bytes())
         .unwrap();
     let said = promtool.wait_with_output().unwrap();
-    let text = [said.stdout, said.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(said.status.success() && text.is_empty(), "promtool: {text}");
+    let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    assert!(said.status.success(), "promtool: {text}");
+    Some(text)
 }

@@ -45,6 +45,8 @@ pub(crate) enum Kind {
     TimedOut,
     /// Redis cannot be reached, or is not ready: refused, closed, loading, cluster down.
     Unavailable,
+    /// This version of Redis does not have the command.
+    UnknownCommand,
     /// The key holds another type, most often because two patterns share one queue name.
     WrongType,
 }
@@ -123,6 +125,7 @@ impl From<Kind> for BrokerErrorKind {
             Kind::Protocol => Self::Protocol,
             Kind::ReadOnly => Self::ReadOnly,
             Kind::TimedOut | Kind::Unavailable => Self::Unavailable,
+            Kind::UnknownCommand => Self::Unsupported,
             Kind::WrongType => Self::WrongType,
         }
     }
@@ -143,6 +146,7 @@ impl Kind {
             Self::ReadOnly => "this redis is a read-only replica, connect to the primary",
             Self::TimedOut => "redis did not answer in time",
             Self::Unavailable => "redis is unavailable",
+            Self::UnknownCommand => "this redis lacks a command, 6.2 is the oldest that will do",
             Self::WrongType => {
                 "the key holds another type, give each pattern a queue name of its own"
             }
@@ -214,12 +218,13 @@ fn classify_reply(text: &str) -> Kind {
 
 /// Errors of code `ERR`: old servers, and anything that a script raised before 7.0, keep the real code inside.
 fn classify_words(text: &str) -> Kind {
-    const WORDS: [(&str, Kind); 9] = [
+    const WORDS: [(&str, Kind); 10] = [
         ("DB index is out of range", Kind::NoSuchDatabase),
         ("invalid DB index", Kind::NoSuchDatabase),
         ("cluster support disabled", Kind::Misconfigured),
         ("Client sent AUTH, but no password is set", Kind::Auth),
         ("max number of clients reached", Kind::Unavailable),
+        ("unknown command", Kind::UnknownCommand),
         ("WRONGTYPE", Kind::WrongType),
         ("-READONLY", Kind::ReadOnly),
         ("-OOM", Kind::OutOfMemory),

@@ -5,9 +5,13 @@
 
 pub mod config;
 mod connection;
+mod dead_letter;
+mod delay;
 mod error;
 mod keys;
+mod list;
 mod pubsub;
+mod recovery;
 mod script;
 mod server;
 mod store;
@@ -16,6 +20,7 @@ mod stream;
 pub mod testing;
 mod url;
 
+pub use list::ListBroker;
 pub use pubsub::PubSubBroker;
 pub use store::RedisStore;
 pub use stream::StreamBroker;
@@ -36,6 +41,7 @@ pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
         BrokerType::Memory => Ok(Arc::new(MemoryBroker::with_config(
             config.section("memory")?,
         )?)),
+        BrokerType::List => Ok(Arc::new(ListBroker::new(config.section("redis")?))),
         BrokerType::Pubsub => Ok(Arc::new(PubSubBroker::new(config.section("redis")?))),
         BrokerType::Stream => Ok(Arc::new(StreamBroker::new(config.section("redis")?)?)),
         other => Err(ConfigError::new(format!("{other:?}"))),

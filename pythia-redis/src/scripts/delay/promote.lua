@@ -1,8 +1,8 @@
--- Makes due messages of a list ready, the earliest first, and says when to look again. One worker at a time is told: if
--- all of them slept to the same due time, all of them would wake for every message.
+-- Makes due messages of a list ready, the earliest first. One worker at a time is the promoter, and sleeps to the next due
+-- time: if all of them did, all of them would wake for every message.
 -- KEYS  1 delayed  2 ready  3 promoter
 -- ARGV  1 worker  2 how long it stays the promoter, ms  3 how many messages at most  4 about how many bytes
--- Returns {promoted, 1 if there is more, ms until the next is due, or -1 if there is none or another is the promoter}.
+-- Returns {promoted, 1 if there is more, 1 if this worker is the promoter, ms until the next is due, or -1 if none is}.
 local delayed, ready, promoter = unpack(KEYS)
 local now, bytes_limit = now_ms(), tonumber(ARGV[4])
 
@@ -22,12 +22,11 @@ for first = 1, #taken, 4000 do
   redis.call('LPUSH', ready, unpack(messages, first, last))
 end
 
-local next_due = tonumber(redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2])
-if not next_due then return { #taken, 0, -1 } end
-if next_due <= now then return { #taken, 1, -1 } end
-
 local holder = redis.call('GET', promoter)
-if holder and holder ~= ARGV[1] then return { #taken, 0, -1 } end
--- A first write that a full Redis refuses must not undo the rest: the promoter is only a convenience.
-redis.pcall('SET', promoter, ARGV[1], 'PX', ARGV[2])
-return { #taken, 0, next_due - now }
+local mine = not holder or holder == ARGV[1]
+-- That a full Redis refuses this must not undo the rest: there is then no promoter for a while, or more than one.
+if mine then redis.pcall('SET', promoter, ARGV[1], 'PX', ARGV[2]) end
+
+local next_due = tonumber(redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2])
+local wait = next_due and math.max(next_due - now, 0) or -1
+return { #taken, wait == 0 and 1 or 0, mine and 1 or 0, wait }

@@ -2,8 +2,8 @@
 -- KEYS  1 ready  2 delayed  3 control  4.. one dedupe key for each message that has one
 -- ARGV  1 how long dedupe keys are kept, ms, then four for each message: when (`` now, `+ms` from now, `ms` at that time),
 --       which of KEYS is its dedupe key (0: none), 16 bytes that name it, its bytes
--- Returns {{1 if it was published, 0 if its key is known, ..}, ms until the first delayed message is due if this call put
--- it there, otherwise -1}. Sent again, it publishes only what is neither delayed nor has a dedupe key.
+-- Returns {1 if it was published, 0 if its key is known, ..}. Tells the promoter of a message that is due before all others.
+-- Sent again, it publishes only what is neither delayed nor has a dedupe key.
 local ready, delayed, control = unpack(KEYS, 1, 3)
 local window, now = ARGV[1], now_ms()
 local first_due = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
@@ -36,6 +36,5 @@ end
 if earliest and (not first_due or earliest < tonumber(first_due)) then
   -- Only a hint: without the permission to publish it is done without.
   redis.pcall('PUBLISH', control, 'due')
-  return { published, earliest - now }
 end
-return { published, -1 }
+return published

@@ -6,17 +6,17 @@
 --       claim, how many of its messages are settled, form, how many indices follow, these, how many moves follow, these
 --       form: `rest` if that is all that is left of the batch (its acks need no indices), `part`, or `care` if it may be
 --             settled in part already; indices, from 0: acks
---       moves, four arguments each: index, and
---         `release`, ``, ``                      back to the head, as it was; the newest first, so that order is kept
---         `retry`, ms to wait, member            to the delayed messages
---         `dead`, ``, letter                     to the dead letters
--- Returns {how many were stale, ms until the first delayed message is due if this call put it there, otherwise -1}.
+--       moves, five arguments each: index, and
+--         `release`, ``, ``, ``                       back to the head, as it was; the newest first, so that order is kept
+--         `retry`, ms to wait, 16-byte name, frame    to the delayed messages
+--         `dead`, ``, ``, letter                      to the dead letters
+-- Returns how many were stale. Tells the promoter of a message that is due before all others.
 local held, ready, delayed, dead, control = unpack(KEYS, 1, 5)
 local call = tonumber(ARGV[1])
 
 local seen = redis.call('HMGET', held, 'settle', 'stale')
 if seen[1] and call <= tonumber(seen[1]) then
-  return { call == tonumber(seen[1]) and tonumber(seen[2]) or 0, -1 }
+  return call == tonumber(seen[1]) and tonumber(seen[2]) or 0
 end
 
 local now, first_due
@@ -28,14 +28,14 @@ if ARGV[2] ~= '0' then
 end
 
 local earliest
-local function move(message, what, wait, bytes)
+local function move(message, what, wait, name, bytes)
   if what == 'release' then
     redis.call('RPUSH', ready, message)
   elseif what == 'dead' then
     redis.call('ZADD', dead, now, bytes)
   else
     local due = now + wait
-    redis.call('ZADD', delayed, due, bytes)
+    redis.call('ZADD', delayed, due, name .. bytes)
     earliest = math.min(earliest or due, due)
   end
 end
@@ -54,11 +54,11 @@ for k = 6, #KEYS do
     -- A full Redis must be drained: it refuses a script's first write if that may take memory. This one can't, and what
     -- comes after a first write is let through.
     redis.call('HDEL', held, '')
-    for i = moves_at + 1, moves_at + 4 * moves, 4 do
+    for i = moves_at + 1, moves_at + 5 * moves, 5 do
       local index = ARGV[i]
       local message = redis.call('LINDEX', batch, index)
       if message and message ~= TOMB then
-        move(message, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+        move(message, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
         if form ~= 'rest' then redis.call('LSET', batch, index, TOMB) end
       else
         gone = gone + 1
@@ -79,7 +79,7 @@ for k = 6, #KEYS do
   end
   stale = stale + gone
   settled = settled + count - gone
-  at = moves_at + 4 * moves + 1
+  at = moves_at + 5 * moves + 1
 end
 
 -- Where nothing was settled there is nothing to repeat; and a key for a consumer that is gone would stay for ever.
@@ -88,6 +88,5 @@ if settled > 0 then redis.call('HSET', held, 'settle', call, 'stale', stale) end
 if earliest and (not first_due or earliest < tonumber(first_due)) then
   -- Only a hint: without the permission to publish it is done without.
   redis.pcall('PUBLISH', control, 'due')
-  return { stale, earliest - now }
 end
-return { stale, -1 }
+return stale

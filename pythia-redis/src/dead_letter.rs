@@ -9,6 +9,8 @@ use pythia_core::envelope::Frame;
 use pythia_core::settlement::{DeadKind, DeadReason};
 use pythia_core::{Delivery, MessageId, Receipt};
 
+use crate::error::RedisError;
+
 /// The letter about a message. `from` is where it died, which makes the letter unique.
 pub(crate) fn letter(message: Bytes, reason: &DeadReason, from: String) -> Bytes {
     let mut letter = Frame::new(message);
@@ -42,9 +44,14 @@ pub(crate) fn delivery(bytes: Bytes) -> Delivery {
     delivery
 }
 
-/// A score as an instant.
-pub(crate) fn instant(millis: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default())
+/// A score, in milliseconds, as an instant.
+pub(crate) fn instant(score: &str) -> Result<SystemTime, RedisError> {
+    let millis: f64 = score
+        .parse()
+        .map_err(|_| RedisError::unexpected("a score", "another string"))?;
+    // To the microsecond, which is what the scripts write and a score can hold; what is no time at all is the epoch.
+    let micros = (millis * 1_000.0).round() as u64;
+    Ok(UNIX_EPOCH + Duration::from_micros(micros))
 }
 
 /// Which kind of reason. The recovery script writes these headers as well.
@@ -65,7 +72,11 @@ mod tests {
         let mut frame = Frame::new(&b"\xF5PY1 not json"[..]);
         frame.id = Some("a/1/0".into());
         frame.failures = 3;
-        let at = instant(1_700_000_000_123);
+        let at = instant("1700000000123.4561").unwrap();
+        assert_eq!(
+            at,
+            UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456)
+        );
         let read = read(letter(frame.encode(), &reason, "c/1/0".into()), at);
         assert_eq!(read.reason, Some(reason));
         assert_eq!(read.died_at, Some(at));
@@ -79,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_somebody_else_put_there_is_shown_as_it_is() {
-        let read = read(Bytes::from_static(b"what?"), instant(-1));
+        let read = read(Bytes::from_static(b"what?"), instant("-1").unwrap());
         assert_eq!(read.reason, None);
         assert_eq!(read.delivery.payload, Bytes::from_static(b"what?").into());
     }

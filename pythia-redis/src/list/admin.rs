@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pythia_core::admin::{Admin, DeadLetter, Delayed, Depth, Page, Purge, ServerStats};
-use pythia_core::{BrokerError, MessageId, QueueName};
+use pythia_core::broker::{Broker, Guarantee};
+use pythia_core::{BrokerError, BrokerErrorKind, MessageId, QueueName};
 
 use super::{ListBroker, MAX_BYTES, Queue, random_id};
 use crate::connection::{Args, Reply};
@@ -47,6 +48,10 @@ impl Admin for ListBroker {
         ids: Option<&[MessageId]>,
         limit: usize,
     ) -> Result<u64, BrokerError> {
+        if self.guarantee() == Guarantee::AtMostOnce {
+            return Err(unsupported("requeue dead letters", queue)
+                .because("what is handed out at most once leaves none"));
+        }
         let requeued = match ids {
             Some([]) => Ok(0),
             Some(ids) => {
@@ -64,13 +69,7 @@ impl Admin for ListBroker {
             Purge::Dead => vec![&known.keys.dead],
             Purge::Delayed => vec![&known.keys.delayed],
             Purge::Ready => vec![&known.keys.ready, &known.keys.inbox],
-            _ => {
-                return Err(BrokerError::new(
-                    pythia_core::BrokerErrorKind::Unsupported,
-                    "purge messages of an unknown state",
-                )
-                .queue(queue));
-            }
+            _ => return Err(unsupported("purge messages of an unknown state", queue)),
         };
         let purged = self.redis().pool().eval(&PURGE, &keys, Args::new()).await;
         purged
@@ -136,7 +135,7 @@ impl ListBroker {
         let mut found = Vec::with_capacity(reply.len() / 2);
         let mut reply = reply.into_iter();
         while let (Some(member), Some(score)) = (reply.next(), reply.next()) {
-            found.push((member.into_bytes()?, instant(score.as_integer()?)));
+            found.push((member.into_bytes()?, instant(&score.into_text()?)?));
         }
         Ok(found)
     }
@@ -166,6 +165,10 @@ impl ListBroker {
         }
         Ok(requeued)
     }
+}
+
+fn unsupported(attempted: &str, queue: &QueueName) -> BrokerError {
+    BrokerError::new(BrokerErrorKind::Unsupported, attempted).queue(queue)
 }
 
 static DEPTH: Script = Script::new(

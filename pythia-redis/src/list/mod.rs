@@ -136,8 +136,8 @@ impl Broker for ListBroker {
             .map_err(|error| error.during("subscribe", &queue.name))?;
         if self.guarantee() == Guarantee::AtMostOnce {
             return Ok(Subscription {
-                source: Box::new(PopSource::new(redis.clone(), reader, Arc::clone(&queue))),
-                settler: Arc::new(PopSettler::new(redis.dedicated(), queue)),
+                source: Box::new(PopSource::new(redis.clone(), reader, queue)),
+                settler: Arc::new(PopSettler),
                 lease: None,
                 cancel_safe: false,
             });

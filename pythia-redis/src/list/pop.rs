@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use bytestring::ByteString;
 use pythia_core::broker::{Settled, Settler, Source};
-use pythia_core::envelope::Frame;
 use pythia_core::observe::{Event, GapCause};
 use pythia_core::settlement::Settlement;
 use pythia_core::{BrokerError, Delivery, Receipt};
@@ -17,7 +15,7 @@ use tokio::time::Instant;
 
 use super::deliveries::append;
 use super::{MAX_BATCH, Queue, idle_wait, random_id};
-use crate::connection::{Args, Connection, Reader, Redis, Reply};
+use crate::connection::{Args, Reader, Redis, Reply};
 use crate::error::{Kind, RedisError};
 use crate::script::Script;
 
@@ -37,12 +35,9 @@ pub(super) struct PopSource {
     broken: Option<Instant>,
 }
 
-/// Nothing is held, so an ack is what has happened anyway; only what was not begun can still go back.
+/// Nothing is held, so there is nothing to settle: an ack is what has happened anyway, and all else comes too late.
 #[derive(Debug)]
-pub(super) struct PopSettler {
-    queue: Arc<Queue>,
-    connection: Connection,
-}
+pub(super) struct PopSettler;
 
 impl PopSource {
     pub(super) fn new(redis: Redis, reader: Reader, queue: Arc<Queue>) -> Self {
@@ -156,38 +151,11 @@ impl Source for PopSource {
     }
 }
 
-impl PopSettler {
-    pub(super) fn new(connection: Connection, queue: Arc<Queue>) -> Self {
-        Self { queue, connection }
-    }
-}
-
 #[async_trait]
 impl Settler for PopSettler {
     async fn settle(&self, batch: &[Settlement]) -> Result<Settled, BrokerError> {
-        let mut late = 0;
-        let mut back: Vec<&Delivery> = Vec::new();
-        for settlement in batch {
-            match settlement {
-                Settlement::Ack(_) => {}
-                Settlement::Release(delivery) => back.push(delivery),
-                // There is nowhere for it to go.
-                _ => late += 1,
-            }
-        }
-        // The newest first, as each goes before the head.
-        back.sort_unstable_by_key(|delivery| std::cmp::Reverse(delivery.receipt));
-        for chunk in back.chunks(GIVEN_BACK_AT_ONCE) {
-            let keys = &self.queue.keys;
-            let done = keys.key(format_args!("given-back:{}", random_id()));
-            let args = Args::with_capacity(chunk.len())
-                .args(chunk.iter().filter_map(|one| as_it_was(one)));
-            self.connection
-                .eval(&GIVE_BACK, &[&keys.ready, &done], args)
-                .await
-                .map_err(|error| error.during("hand back messages", &self.queue.name))?;
-        }
-        Ok(Settled::stale(late))
+        let late = |settlement: &&Settlement| !matches!(settlement, Settlement::Ack(_));
+        Ok(Settled::stale(batch.iter().filter(late).count() as u64))
     }
 
     async fn extend(&self, _in_flight: &[Receipt]) -> Result<Vec<Receipt>, BrokerError> {
@@ -195,20 +163,4 @@ impl Settler for PopSettler {
     }
 }
 
-/// The bytes that a delivery came in. Ours say when they were published, others are nothing but their payload.
-fn as_it_was(delivery: &Delivery) -> Option<Bytes> {
-    let raw =
-        delivery.enqueued_at.is_none() && delivery.headers.is_empty() && delivery.attempt() == 1;
-    match delivery.payload.as_bytes() {
-        Some(payload) if raw => Some(payload.clone()),
-        _ => Frame::of(delivery).map(|frame| frame.encode()),
-    }
-}
-
 static POP: Script = Script::new("list/pop", include_str!("../scripts/list/pop.lua"));
-static GIVE_BACK: Script = Script::new(
-    "list/give_back",
-    include_str!("../scripts/list/give_back.lua"),
-);
-
-const GIVEN_BACK_AT_ONCE: usize = 1_000;

@@ -6,7 +6,8 @@
 -- Returns {recovered, dead, 1 if there is more}.
 local ready, inbox, consumers, dead, clock = unpack(KEYS)
 local base, lease, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local now = now_ms()
+local died_at = now()
+local now = math.floor(died_at)
 
 -- A key of another type is found before anything has changed.
 redis.call('LLEN', ready)
@@ -56,7 +57,7 @@ local function recover(consumer, claim)
         local crashes = string.byte(message, 5)
         local headers = header('pythia-dead', 'crashed') .. header('pythia-dead-from', id)
           .. header('pythia-dead-error', 'held by ' .. crashes .. ' workers that died or fell silent')
-        redis.call('ZADD', dead, now, frame(0, 0, headers, message))
+        redis.call('ZADD', dead, died_at, frame(0, 0, headers, message))
         died = died + 1
       else
         back[#back + 1] = message

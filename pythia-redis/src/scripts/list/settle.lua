@@ -19,12 +19,14 @@ if seen[1] and call <= tonumber(seen[1]) then
   return call == tonumber(seen[1]) and tonumber(seen[2]) or 0
 end
 
-local now, first_due
+local died_at, waits_from, first_due
 if ARGV[2] ~= '0' then
   -- A key of another type is found before anything has changed.
   redis.call('LLEN', ready)
   redis.call('ZCARD', dead)
-  now, first_due = now_ms(), redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+  died_at = now()
+  waits_from = math.floor(died_at)
+  first_due = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
 end
 
 local earliest
@@ -32,9 +34,9 @@ local function move(message, what, wait, name, bytes)
   if what == 'release' then
     redis.call('RPUSH', ready, message)
   elseif what == 'dead' then
-    redis.call('ZADD', dead, now, bytes)
+    redis.call('ZADD', dead, died_at, bytes)
   else
-    local due = now + wait
+    local due = waits_from + wait
     redis.call('ZADD', delayed, due, name .. bytes)
     earliest = math.min(earliest or due, due)
   end

@@ -45,6 +45,7 @@ use crate::connection::{Args, Redis};
 use crate::delay::{Names, Watch};
 use crate::keys::Keys;
 use crate::recovery::recover;
+use crate::store::RedisStore;
 
 /// Queues that are Redis lists. Clones share their connections.
 ///
@@ -121,6 +122,10 @@ impl Broker for ListBroker {
         }
     }
 
+    fn is_fan_out(&self) -> bool {
+        false
+    }
+
     fn attach(&self, observer: Arc<dyn Observer>) {
         self.redis().attach(observer);
     }
@@ -193,7 +198,7 @@ impl Broker for ListBroker {
     }
 
     fn store(&self) -> Option<Arc<dyn KvStore>> {
-        None
+        Some(Arc::new(RedisStore::new(self.redis().clone())))
     }
 }
 

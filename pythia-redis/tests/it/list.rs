@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pythia_core::QueueName;
-use pythia_core::broker::Broker;
 use pythia_core::testing::conformance::{Capabilities, Setup};
 use pythia_redis::ListBroker;
 use pythia_redis::config::{Delivery, RedisConfig};
@@ -17,7 +16,6 @@ mod at_least_once {
     async fn setup() -> Setup {
         let mut capabilities = Capabilities::at_least_once();
         capabilities.fields = false;
-        capabilities.store = false;
         capabilities.max_message_bytes = Some(LIMIT);
         conformance(Delivery::AtLeastOnce, capabilities, &[]).await
     }
@@ -60,6 +58,7 @@ fn at_most_once() -> Capabilities {
     let mut capabilities = Capabilities::at_most_once();
     capabilities.delays = true;
     capabilities.dedupe = true;
+    capabilities.store = true;
     capabilities.max_message_bytes = Some(LIMIT);
     capabilities
 }

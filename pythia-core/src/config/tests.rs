@@ -549,7 +549,7 @@ fn settings_that_make_no_sense_are_found_before_anyone_reads_them() {
         ),
         (
             "[runner]\nstall_after = \"1s\"",
-            "runner.stall_after is 1s, it must be at least 3s",
+            "runner.stall_after is 1s, it must be at least 12s",
         ),
         (
             "[runner]\nmaintain_interval = \"0s\"",

@@ -53,8 +53,8 @@ impl RunnerConfig {
                 self.maintain_interval,
                 Duration::from_millis(10),
             ),
-            // An idle read takes a second: less would take every idle lane for a stalled one.
-            ("stall_after", self.stall_after, Duration::from_secs(3)),
+            // An idle read takes up to ten seconds: less would take idle lanes for stalled ones.
+            ("stall_after", self.stall_after, Duration::from_secs(12)),
         ] {
             if value < least {
                 return Err(ConfigError::new(format!(

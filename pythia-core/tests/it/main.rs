@@ -5,3 +5,4 @@ mod event_log;
 mod faults;
 mod memory;
 mod runtime;
+mod settings;

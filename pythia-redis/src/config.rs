@@ -34,7 +34,7 @@ pub struct RedisConfig {
     /// The pause before the first attempt to reconnect; it doubles with each further one. Default: `50ms`.
     #[serde(deserialize_with = "positive")]
     pub reconnect_min_delay: Duration,
-    /// The longest pause between two attempts to reconnect, which go on for ever. Default: `5s`.
+    /// The longest pause between two attempts to reconnect, which go on for ever. Default: `2s`.
     #[serde(deserialize_with = "positive")]
     pub reconnect_max_delay: Duration,
     /// How long a worker may be silent before its messages go to others. Default: `30s`.
@@ -181,7 +181,7 @@ impl Default for RedisConfig {
             connect_timeout: Duration::from_secs(5),
             command_timeout: Duration::from_secs(10),
             reconnect_min_delay: Duration::from_millis(50),
-            reconnect_max_delay: Duration::from_secs(5),
+            reconnect_max_delay: Duration::from_secs(2),
             lease: Duration::from_secs(30),
             max_message_bytes: 16 * 1024 * 1024,
             dedupe_window: Duration::from_secs(60 * 60),

@@ -44,6 +44,8 @@ pub(super) struct Link {
     wanted: AtomicBool,
     /// Held by whoever connects, so that many callers make one connection.
     connecting: tokio::sync::Mutex<()>,
+    /// What the last attempt came to, for those who waited for it.
+    failed: Mutex<Option<(Instant, RedisError)>>,
 }
 
 /// A client that was connected once and reconnects by itself until it is dropped.
@@ -82,6 +84,7 @@ impl Link {
             live: Mutex::new(None),
             wanted: AtomicBool::new(false),
             connecting: tokio::sync::Mutex::new(()),
+            failed: Mutex::new(None),
         }
     }
 
@@ -91,13 +94,28 @@ impl Link {
             return Ok(live);
         }
         self.wanted.store(true, Relaxed);
+        let asked = Instant::now();
         let _turn = self.connecting.lock().await;
         if let Some(live) = self.current() {
             return Ok(live);
         }
-        let live = Arc::new(self.connect().await?);
-        *lock(&self.live) = Some(Arc::clone(&live));
-        Ok(live)
+        // One attempt answers all who waited for it, or the last of them would wait for as many as there are callers.
+        if let Some((at, error)) = &*lock(&self.failed)
+            && *at > asked
+        {
+            return Err(error.clone());
+        }
+        match self.connect().await {
+            Ok(live) => {
+                let live = Arc::new(live);
+                *lock(&self.live) = Some(Arc::clone(&live));
+                Ok(live)
+            }
+            Err(error) => {
+                *lock(&self.failed) = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
     }
 
     /// The client once its connection is up, waiting at most `patience` for a reconnect under way.

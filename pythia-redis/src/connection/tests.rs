@@ -171,6 +171,23 @@ mod first_connect {
     }
 
     #[tokio::test]
+    async fn many_callers_share_one_failure() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let redis = Redis::new(RedisConfig {
+            connect_timeout: Duration::from_millis(200),
+            ..config(&url)
+        });
+        let settler = redis.dedicated();
+        let began = Instant::now();
+        let pings = (0..50).map(|_| settler.command("PING", Args::new()));
+        for pong in futures_util::future::join_all(pings).await {
+            assert_eq!(pong.expect_err("nobody answers").kind(), Kind::Unavailable);
+        }
+        assert!(Instant::now() - began < Duration::from_secs(2));
+    }
+
+    #[tokio::test]
     async fn many_callers_make_one_connection_and_leave_none_behind() {
         let server = RedisServer::start().await;
         let redis = redis(&server.url());
@@ -254,10 +271,68 @@ mod running {
         assert_eq!(redis.stats().connected, 0);
 
         server.restart().await;
-        while reader.command("PING", Args::new()).await.is_err() {}
+        let back = async { while reader.command("PING", Args::new()).await.is_err() {} };
+        timeout(Duration::from_secs(10), back)
+            .await
+            .expect("connected again");
         run(&redis, "LPUSH", &["q", "a"]).await.unwrap();
         // A read that failed while the server was away would be served here, to nobody.
         assert_eq!(server.cli(&["LLEN", "q"]).await, "1");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_ended_is_replaced() {
+        let server = RedisServer::start().await;
+        let redis = redis(&server.url());
+        let (settler, mut reader) = (redis.dedicated(), redis.reader());
+        for _ in 0..2 {
+            settler.command("PING", Args::new()).await.unwrap();
+            reader.command("PING", Args::new()).await.unwrap();
+            // What fred does by itself on an error that it takes for final.
+            for link in [&settler.links[0], &reader.link] {
+                let live = link.live().await.unwrap();
+                live.client.quit().await.unwrap();
+                while Arc::ptr_eq(&live, &link.live().await.unwrap()) {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_changed_password_is_named_and_healed_when_it_is_put_back() {
+        let server = RedisServer::start_with(&["--requirepass", "one"]).await;
+        let redis = redis(&server.url());
+        let mut reader = redis.reader();
+        reader.command("PING", Args::new()).await.unwrap();
+        let admin = redis.dedicated();
+        let words = |words: &[&'static str]| Args::new().args(words.iter().copied());
+        admin
+            .command("CONFIG", words(&["SET", "requirepass", "two"]))
+            .await
+            .unwrap();
+        let others = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
+        admin.command("CLIENT", words(&others)).await.unwrap();
+        let named = async {
+            loop {
+                match reader.command("PING", Args::new()).await {
+                    Err(error) if error.kind() == Kind::Auth => break error.to_string(),
+                    _ => {}
+                }
+            }
+        };
+        let error = timeout(Duration::from_secs(10), named)
+            .await
+            .expect("named");
+        assert!(error.contains("WRONGPASS"), "{error}");
+        admin
+            .command("CONFIG", words(&["SET", "requirepass", "one"]))
+            .await
+            .unwrap();
+        let healed = async { while reader.command("PING", Args::new()).await.is_err() {} };
+        timeout(Duration::from_secs(10), healed)
+            .await
+            .expect("healed");
     }
 
     #[tokio::test]
@@ -274,7 +349,10 @@ mod running {
         assert!(took < Duration::from_secs(8), "{took:?}");
         server.resume();
         run(&redis, "LPUSH", &["q", "a"]).await.unwrap();
-        while pop(&mut reader, 1).await.is_err() {}
+        let healed = async { while pop(&mut reader, 1).await.is_err() {} };
+        timeout(Duration::from_secs(20), healed)
+            .await
+            .expect("healed");
     }
 
     #[tokio::test]
@@ -443,7 +521,8 @@ mod refusals {
         for (name, args, kind) in [
             ("LPUSH", &["text", "v"] as &[_], Kind::WrongType),
             ("XREADGROUP", read, Kind::NoGroup),
-            ("NOSUCH", &["text"], Kind::Other),
+            ("NOSUCH", &["text"], Kind::UnknownCommand),
+            ("EXPIRE", &["text", "soon"], Kind::Other),
         ] {
             let error = run(&redis, name, args).await.expect_err("refused");
             assert_eq!(error.kind(), kind, "{error}");
@@ -504,6 +583,18 @@ mod refusals {
         server.cli(&["CONFIG", "SET", "maxmemory", "1"]).await;
         let error = run(&redis, "LPUSH", &["q", "v"]).await.expect_err("full");
         assert_eq!(error.kind(), Kind::OutOfMemory, "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_user_needs_no_permission_but_for_its_commands() {
+        let server = RedisServer::start().await;
+        server
+            .cli(&[
+                "ACL", "SETUSER", "worker", "on", ">pw", "~q", "-@all", "+lpush",
+            ])
+            .await;
+        let redis = redis(&format!("redis://worker:pw@127.0.0.1:{}", server.port()));
+        run(&redis, "LPUSH", &["q", "v"]).await.unwrap();
     }
 
     #[tokio::test]

@@ -1,32 +1,8 @@
-//! A strict reader of Prometheus' text format, and `promtool`.
-
-#![allow(dead_code, reason = "each test program uses a part of it")]
+//! A strict reader of Prometheus' text format.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{ErrorKind, Write};
-use std::process::{Command, Stdio};
 
-use pythia_core::QueueName;
 use pythia_metrics::names;
-use pythia_metrics::prometheus::{Registry, TextEncoder};
-
-pub(crate) fn queue(name: &str) -> QueueName {
-    QueueName::new(name).unwrap()
-}
-
-pub(crate) fn text(registry: &Registry) -> String {
-    TextEncoder::new()
-        .encode_to_string(&registry.gather())
-        .unwrap()
-}
-
-/// The value of a series, written as it is exported: `name{label="value"}`.
-pub(crate) fn value(registry: &Registry, series: &str) -> Option<f64> {
-    Exposition::parse(&text(registry))
-        .series
-        .get(series)
-        .copied()
-}
 
 /// A page of metrics that was read without a doubt.
 #[derive(Debug, Default)]
@@ -186,40 +162,4 @@ fn parse_labels(text: &str) -> Vec<(String, String)> {
         });
     }
     labels
-}
-
-/// Runs `promtool check metrics`, which has to have nothing to say.
-pub(crate) fn promtool(page: &str) {
-    let said = run_promtool(&["check", "metrics"], page);
-    assert_eq!(said.unwrap_or_default(), "");
-}
-
-/// Runs promtool and answers what it says. Without promtool nothing is checked, unless the full tests were asked for.
-pub(crate) fn run_promtool(arguments: &[&str], input: &str) -> Option<String> {
-    let started = Command::new("promtool")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut promtool = match started {
-        Ok(promtool) => promtool,
-        Err(error)
-            if error.kind() == ErrorKind::NotFound
-                && std::env::var_os("PYTHIA_TEST_FULL").is_none() =>
-        {
-            return None;
-        }
-        Err(error) => panic!("promtool (of Debian's package prometheus): {error}"),
-    };
-    promtool
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .unwrap();
-    let said = promtool.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
-    assert!(said.status.success(), "promtool: {text}");
-    Some(text)
 }

@@ -1,7 +1,5 @@
 //! Whatever happens, in whatever order, the page can be read and its numbers agree.
 
-mod support;
-
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -16,7 +14,10 @@ use pythia_core::settlement::{DeadKind, DeadReason};
 use pythia_core::{BrokerError, BrokerErrorKind, MessageId, QueueName, WorkErrorKind};
 use pythia_metrics::prometheus::Registry;
 use pythia_metrics::{MetricsConfig, PrometheusObserver};
-use support::{Exposition, promtool, text};
+
+use crate::exposition::Exposition;
+use crate::metrics::text;
+use crate::promtool::promtool;
 
 /// An event that owns what it tells.
 #[derive(Clone, Debug)]

@@ -1,13 +1,13 @@
 //! `docs/metrics.md` says what the code does. After a change of the table, `PYTHIA_BLESS=1 cargo test -p pythia-metrics
-//! --test docs` writes the list of families anew.
-
-mod support;
+//! --test it docs` writes the list of families anew.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use pythia_metrics::MetricsConfig;
 use pythia_metrics::names::{self, Buckets, Family, Kind};
+
+use crate::promtool::run_promtool;
 
 const BEGIN: &str = "<!-- families: begin -->\n";
 const END: &str = "<!-- families: end -->\n";
@@ -158,5 +158,5 @@ fn promtool_understands_every_query_of_the_page() {
     assert!(rules.matches("record").count() > 15, "{rules}");
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("queries.yaml");
     std::fs::write(&file, rules).unwrap();
-    support::run_promtool(&["check", "rules", file.to_str().unwrap()], "");
+    run_promtool(&["check", "rules", file.to_str().unwrap()], "");
 }

@@ -1,7 +1,5 @@
 //! A runner at work, seen through the page and the probes.
 
-mod support;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,33 +9,21 @@ use pythia_core::testing::{EventLog, FaultyBroker, Record};
 use pythia_core::{Job, MemoryBroker, Producer, Route, Runner, RunnerConfig, WorkError, worker_fn};
 use pythia_metrics::prometheus::Registry;
 use pythia_metrics::{MetricsConfig, MetricsServer, PrometheusObserver};
-use support::{Exposition, promtool};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::exposition::Exposition;
+use crate::http::{ask, config};
+use crate::promtool::promtool;
+
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (
-        head.split(' ').nth(1).unwrap().parse().unwrap(),
-        body.to_owned(),
-    )
+    let answer = ask(address, "GET", path).await;
+    (answer.status, answer.body)
 }
 
 fn settings() -> RunnerConfig {
     let mut settings = RunnerConfig::default();
     settings.sample_interval = Duration::from_millis(20);
     settings
-}
-
-fn any_port() -> MetricsConfig {
-    let mut config = MetricsConfig::default();
-    config.address.set_port(0);
-    config
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,7 +47,7 @@ async fn the_page_says_what_a_runner_did() {
         .settings(settings())
         .build()
         .unwrap();
-    let server = MetricsServer::bind(&any_port(), &registry)
+    let server = MetricsServer::bind(&config(), &registry)
         .await
         .unwrap()
         .health(runner.health());
@@ -123,7 +109,7 @@ async fn a_process_that_consumes_nothing_is_not_live() {
         .settings(settings())
         .build()
         .unwrap();
-    let server = MetricsServer::bind(&any_port(), &registry)
+    let server = MetricsServer::bind(&config(), &registry)
         .await
         .unwrap()
         .health(runner.health());

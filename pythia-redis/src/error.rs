@@ -125,7 +125,7 @@ impl From<Kind> for BrokerErrorKind {
             Kind::Protocol => Self::Protocol,
             Kind::ReadOnly => Self::ReadOnly,
             Kind::TimedOut | Kind::Unavailable => Self::Unavailable,
-    const WORDS: [(&str, Kind); 12] = [
+            Kind::UnknownCommand => Self::Unsupported,
             Kind::WrongType => Self::WrongType,
         }
     }
@@ -146,10 +146,7 @@ impl Kind {
             Self::ReadOnly => "this redis is a read-only replica, connect to the primary",
             Self::TimedOut => "redis did not answer in time",
             Self::Unavailable => "redis is unavailable",
-<<<<<<< HEAD
             Self::UnknownCommand => "this redis lacks a command, 6.2 is the oldest that will do",
-=======
->>>>>>> b1bc3a6 (Redis connections: one failed attempt answers all who wait for it; a lost server is back within two seconds)
             Self::WrongType => {
                 "the key holds another type, give each pattern a queue name of its own"
             }
@@ -221,13 +218,7 @@ fn classify_reply(text: &str) -> Kind {
 
 /// Errors of code `ERR`: old servers, and anything that a script raised before 7.0, keep the real code inside.
 fn classify_words(text: &str) -> Kind {
-<<<<<<< HEAD
-    const WORDS: [(&str, Kind); 10] = [
-=======
-    const WORDS: [(&str, Kind); 11] = [
-        ("ERR unknown command", Kind::Unsupported),
-        ("ERR unknown subcommand", Kind::Unsupported),
->>>>>>> b1bc3a6 (Redis connections: one failed attempt answers all who wait for it; a lost server is back within two seconds)
+    const WORDS: [(&str, Kind); 12] = [
         ("DB index is out of range", Kind::NoSuchDatabase),
         ("invalid DB index", Kind::NoSuchDatabase),
         ("cluster support disabled", Kind::Misconfigured),

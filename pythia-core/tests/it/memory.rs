@@ -2,13 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use pythia_core::broker::{Broker, Subscription};
 use pythia_core::settlement::{Disposition, Settlement};
 use pythia_core::{MemoryBroker, MemoryConfig, Message, QueueName};
 use tokio::time::Instant;
+
+/// The broker's default.
+const LEASE: Duration = Duration::from_secs(30);
+
+fn numbered(count: usize) -> impl Iterator<Item = Message> {
+    (0..count).map(|n| Message::new(n.to_string()))
+}
 
 fn queue() -> QueueName {
     QueueName::new("orders").unwrap()
@@ -39,6 +48,7 @@ async fn one_push_wakes_one_of_eight_idle_sources() {
     }
     let wakes = Arc::new(CountedWakes::default());
     let waker = Waker::from(Arc::clone(&wakes));
+    let mut context = Context::from_waker(&waker);
     let mut batches: Vec<Vec<_>> = sources.iter().map(|_| Vec::new()).collect();
     let mut waiting: Vec<_> = sources
         .iter_mut()
@@ -46,23 +56,15 @@ async fn one_push_wakes_one_of_eight_idle_sources() {
         .map(|(source, batch)| source.receive(10, batch))
         .collect();
     for receive in &mut waiting {
-        assert!(
-            receive
-                .as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
+        assert!(receive.as_mut().poll(&mut context).is_pending());
     }
     publish(&broker, [Message::new("1")]).await;
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
     let served = waiting
         .iter_mut()
-        .filter_map(|receive| {
-            receive
-                .as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_ready()
-                .then_some(())
+        .filter_map(|receive| match receive.as_mut().poll(&mut context) {
+            Poll::Ready(received) => Some(received.unwrap()),
+            Poll::Pending => None,
         })
         .count();
     assert_eq!(served, 1);
@@ -72,21 +74,25 @@ async fn one_push_wakes_one_of_eight_idle_sources() {
 #[tokio::test(start_paused = true)]
 async fn a_short_queue_is_shared_with_those_who_wait() {
     let broker = MemoryBroker::new();
-    let (mut one, mut two) = (
-        broker.subscribe(&queue()).await.unwrap().source,
-        broker.subscribe(&queue()).await.unwrap().source,
-    );
-    let (mut first, mut second) = (Vec::new(), Vec::new());
-    tokio::join!(
-        async { one.receive(100, &mut first).await.unwrap() },
-        async { two.receive(100, &mut second).await.unwrap() },
-        publish(&broker, (0..10).map(|n| Message::new(n.to_string()))),
-    );
-    assert_eq!((first.len(), second.len()), (5, 5));
-    publish(&broker, (0..10).map(|n| Message::new(n.to_string()))).await;
-    first.clear();
-    one.receive(100, &mut first).await.unwrap();
-    assert_eq!(first.len(), 10, "nobody else waits");
+    // Each future has a waker of its own in there, so who is not woken is not served.
+    let lanes = FuturesUnordered::new();
+    for _ in 0..4 {
+        let mut source = broker.subscribe(&queue()).await.unwrap().source;
+        lanes.push(async move {
+            let (start, mut batch) = (Instant::now(), Vec::new());
+            source.receive(100, &mut batch).await.unwrap();
+            (batch.len(), Instant::now() - start)
+        });
+    }
+    let shares = async { lanes.collect::<Vec<_>>().await };
+    let (shares, ()) = tokio::join!(shares, publish(&broker, numbered(12)));
+    assert_eq!(shares, [(3, Duration::ZERO); 4]);
+
+    let mut source = broker.subscribe(&queue()).await.unwrap().source;
+    publish(&broker, numbered(10)).await;
+    let mut batch = Vec::new();
+    source.receive(100, &mut batch).await.unwrap();
+    assert_eq!(batch.len(), 10, "nobody else waits");
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,6 +138,30 @@ async fn a_message_that_becomes_due_earlier_wakes_who_sleeps_to_a_later_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn everyone_who_sleeps_knows_the_earlier_due_time() {
+    let broker = MemoryBroker::new();
+    let (mut one, mut two) = (
+        broker.subscribe(&queue()).await.unwrap().source,
+        broker.subscribe(&queue()).await.unwrap().source,
+    );
+    let (later, sooner) = (Duration::from_secs(5), Duration::from_secs(1));
+    publish(&broker, [Message::new("later").delay(later)]).await;
+    let start = Instant::now();
+    let (mut ones, mut twos) = (Vec::new(), Vec::new());
+    let mut first = one.receive(1, &mut ones);
+    let mut second = two.receive(1, &mut twos);
+    assert!(futures_util::poll!(&mut first).is_pending());
+    assert!(futures_util::poll!(&mut second).is_pending());
+    publish(&broker, [Message::new("sooner").delay(sooner)]).await;
+    assert!(futures_util::poll!(&mut first).is_pending());
+    assert!(futures_util::poll!(&mut second).is_pending());
+    drop(first);
+    second.await.unwrap();
+    assert_eq!(&twos[0].payload.as_bytes().unwrap()[..], b"sooner");
+    assert!((Instant::now() - start) <= sooner + Duration::from_millis(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_receive_dropped_while_it_waits_loses_nothing_and_waits_no_more() {
     let broker = MemoryBroker::new();
     let (mut one, mut two) = (
@@ -142,11 +172,48 @@ async fn a_receive_dropped_while_it_waits_loses_nothing_and_waits_no_more() {
     tokio::select! {
         biased;
         result = one.receive(10, &mut batch) => panic!("{result:?} from an empty queue"),
-        () = publish(&broker, (0..4).map(|n| Message::new(n.to_string()))) => {}
+        () = publish(&broker, numbered(4)) => {}
     }
     assert!(batch.is_empty());
     two.receive(10, &mut batch).await.unwrap();
     assert_eq!(batch.len(), 4, "the dropped one is not shared with");
+}
+
+/// Nobody could renew while the broker was away, so nobody is dead yet when it is back.
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_owners_first_get_half_a_lease_to_renew() {
+    let broker = MemoryBroker::new();
+    let mut owner = broker.subscribe(&queue()).await.unwrap();
+    publish(&broker, [Message::new("x")]).await;
+    broker.maintain(&queue(), 5).await.unwrap();
+    let mut batch = Vec::new();
+    owner.source.receive(1, &mut batch).await.unwrap();
+    let receipts = [batch[0].receipt];
+    tokio::time::advance(LEASE * 10).await;
+    let back = broker.maintain(&queue(), 5).await.unwrap();
+    assert_eq!(back.recovered, 0, "{back:?}");
+    tokio::time::advance(LEASE / 3).await;
+    assert_eq!(owner.settler.extend(&receipts).await.unwrap(), []);
+    tokio::time::advance(LEASE / 3).await;
+    let later = broker.maintain(&queue(), 5).await.unwrap();
+    assert_eq!(later.recovered, 0, "{later:?}");
+    assert_eq!(owner.settler.extend(&receipts).await.unwrap(), []);
+}
+
+/// Upkeep so rare that each round looks like the end of an outage must not keep a dead owner's messages for ever.
+#[tokio::test(start_paused = true)]
+async fn an_owner_is_pardoned_once() {
+    let broker = MemoryBroker::new();
+    let mut owner = broker.subscribe(&queue()).await.unwrap();
+    publish(&broker, [Message::new("x")]).await;
+    owner.source.receive(1, &mut Vec::new()).await.unwrap();
+    drop(owner);
+    let mut recovered = 0;
+    for _ in 0..3 {
+        tokio::time::advance(LEASE * 2 / 3).await;
+        recovered += broker.maintain(&queue(), 5).await.unwrap().recovered;
+    }
+    assert_eq!(recovered, 1);
 }
 
 #[test]

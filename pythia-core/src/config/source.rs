@@ -1,4 +1,7 @@
 //! Where settings are written: a TOML text, and environment variables.
+//!
+//! figment has providers for both, which won't do: its errors quote a broken line of TOML, password included, and it
+//! parses a variable by its looks, before anyone has said that the password 00123 is a text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use pythia_core::Deliver;
 use tokio::runtime::Handle;
@@ -106,12 +106,16 @@ impl Names {
         }
     }
 
-    pub(crate) fn mint(&self) -> Bytes {
-        let next = self.next.fetch_add(1, Relaxed);
-        let mut name = [0; 16];
-        name[..8].copy_from_slice(&next.to_be_bytes());
-        name[8..].copy_from_slice(&self.publisher.to_be_bytes());
-        Bytes::copy_from_slice(&name)
+    /// So many names, in ascending order.
+    pub(crate) fn mint(&self, count: usize) -> Vec<Bytes> {
+        let first = self.next.fetch_add(count as u64, Relaxed);
+        let mut names = BytesMut::with_capacity(NAME_LEN * count);
+        for name in first..first + count as u64 {
+            names.put_u64(name);
+            names.put_u64(self.publisher);
+        }
+        let mut names = names.freeze();
+        (0..count).map(|_| names.split_to(NAME_LEN)).collect()
     }
 }
 
@@ -186,9 +190,10 @@ mod tests {
     #[test]
     fn names_differ_and_sort_in_the_order_of_their_minting() {
         let names = Names::new();
-        let minted: Vec<_> = (0..1_000).map(|_| names.mint()).collect();
+        let minted = [names.mint(500), names.mint(0), names.mint(500)].concat();
         assert!(minted.is_sorted_by(|a, b| a < b));
-        assert_ne!(Names::new().mint()[8..], minted[0][8..]);
+        assert!(minted.iter().all(|name| name.len() == NAME_LEN));
+        assert_ne!(Names::new().mint(1)[0][8..], minted[0][8..]);
     }
 
     #[test]

@@ -78,13 +78,13 @@ async fn place(
         let mut args = Args::with_capacity(1 + 4 * chunk.len())
             .arg(millis(redis.config().dedupe_window).max(1));
         let mut next_key = dedupe_keys.iter();
-        for one in chunk {
+        for (one, name) in chunk.iter().zip(names.mint(chunk.len())) {
             let key = one.dedupe_key.as_ref().and_then(|_| next_key.next());
             all_keys.extend(key);
             args = args
                 .arg(due(one.deliver))
                 .arg(key.map_or(0, |_| all_keys.len()))
-                .arg(names.mint())
+                .arg(name)
                 .arg(&one.bytes);
         }
         let flags = redis

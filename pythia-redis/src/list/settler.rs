@@ -100,6 +100,8 @@ impl ListSettler {
 
     fn args(&self, call: u64, parts: &[Part<'_>]) -> Result<Args, BrokerError> {
         let moves: usize = parts.iter().map(|part| part.moves.len()).sum();
+        // The parts go from new to old, and names in their order: those that are due together stay in line.
+        let mut names = self.names.mint(moves);
         let mut args = Args::with_capacity(2 + 5 * parts.len() + 5 * moves)
             .arg(call)
             .arg(moves);
@@ -114,6 +116,7 @@ impl ListSettler {
             args.push(acks.len());
             args = args.args(acks.iter().copied()).arg(part.moves.len());
             for &(slot, settlement) in &part.moves {
+                let name = names.pop().unwrap_or_default();
                 args.push(slot);
                 match settlement {
                     Settlement::DeadLetter { delivery, reason } => {
@@ -122,8 +125,7 @@ impl ListSettler {
                         args = args.arg("dead").arg("").arg("").arg(letter);
                     }
                     Settlement::Retry { delivery, after } => {
-                        let (wait, name) = (millis(*after), self.names.mint());
-                        let frame = self.frame(delivery)?;
+                        let (wait, frame) = (millis(*after), self.frame(delivery)?);
                         args = args.arg("retry").arg(wait).arg(name).arg(frame);
                     }
                     // `parts` counts acks apart; of a release Redis still has the bytes.

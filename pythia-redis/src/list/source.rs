@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pythia_core::broker::Source;
 use pythia_core::{BrokerError, Delivery};
+use tokio::time::sleep;
 
 use super::claims::Claims;
 use super::deliveries::append;
@@ -115,7 +116,16 @@ impl ListSource {
         if !std::mem::take(&mut self.drained) && self.claim(max, into).await? > 0 {
             return Ok(());
         }
-        self.wait().await?;
+        match self.wait().await {
+            // A full Redis refuses to wait for messages, but not to hand them out.
+            Err(error) if error.kind() == Kind::OutOfMemory => {
+                if self.claim(max, into).await? > 0 {
+                    return Ok(());
+                }
+                sleep(idle_wait() / 4).await;
+            }
+            waited => waited?,
+        }
         self.claim(max, into).await.map(drop)
     }
 }

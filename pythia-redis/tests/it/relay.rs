@@ -1,9 +1,9 @@
 //! A connection to a server that loses answers on demand.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 pub(crate) struct Relay {
     port: u16,
     lose: Arc<AtomicBool>,
+    lose_to: Arc<Mutex<Option<&'static str>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -20,11 +21,18 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let lose = Arc::new(AtomicBool::new(false));
+        let lose_to = Arc::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, server, Arc::clone(&lose)));
+        tasks.spawn(accept(
+            listener,
+            server,
+            Arc::clone(&lose),
+            Arc::clone(&lose_to),
+        ));
         Self {
             port,
             lose,
+            lose_to,
             _tasks: tasks,
         }
     }
@@ -38,30 +46,71 @@ impl Relay {
         self.lose.store(true, SeqCst);
     }
 
+    /// Drops the answer to the next request that contains this text, and its connection with it.
+    pub(crate) fn lose_next_answer_to(&self, request: &'static str) {
+        *self.lose_to.lock().expect("no test panics in it") = Some(request);
+    }
+
     pub(crate) fn has_lost_it(&self) -> bool {
-        !self.lose.load(SeqCst)
+        !self.lose.load(SeqCst) && self.lose_to.lock().expect("no test panics in it").is_none()
     }
 }
 
-async fn accept(listener: TcpListener, server: u16, lose: Arc<AtomicBool>) {
+async fn accept(
+    listener: TcpListener,
+    server: u16,
+    lose: Arc<AtomicBool>,
+    lose_to: Arc<Mutex<Option<&'static str>>>,
+) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        connections.spawn(pass_on(client, server, Arc::clone(&lose)));
+        connections.spawn(pass_on(
+            client,
+            server,
+            Arc::clone(&lose),
+            Arc::clone(&lose_to),
+        ));
     }
 }
 
-async fn pass_on(client: TcpStream, server: u16, lose: Arc<AtomicBool>) {
+async fn pass_on(
+    client: TcpStream,
+    server: u16,
+    lose: Arc<AtomicBool>,
+    lose_to: Arc<Mutex<Option<&'static str>>>,
+) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
         return;
     };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let requests = async move { copy(&mut from_client, &mut to_server).await.map(drop) };
-    let answers = async move {
+    let lose_this = AtomicBool::new(false);
+    let requests = async {
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let read = from_client.read(&mut buffer).await?;
+            if read == 0 {
+                return std::io::Result::Ok(());
+            }
+            let request = String::from_utf8_lossy(&buffer[..read]);
+            let meant = |text: &mut &str| request.contains(*text);
+            if lose_to
+                .lock()
+                .expect("no test panics in it")
+                .take_if(meant)
+                .is_some()
+            {
+                lose_this.store(true, SeqCst);
+            }
+            to_server.write_all(&buffer[..read]).await?;
+        }
+    };
+    let answers = async {
         let mut buffer = vec![0; 1 << 20];
         loop {
             let read = from_server.read(&mut buffer).await?;
-            if read == 0 || read > LARGE && lose.swap(false, SeqCst) {
+            let lost = lose_this.load(SeqCst) || read > LARGE && lose.swap(false, SeqCst);
+            if read == 0 || lost {
                 return std::io::Result::Ok(());
             }
             to_client.write_all(&buffer[..read]).await?;

@@ -22,7 +22,7 @@ local function payload_at(message)
   return at == first and first or nil
 end
 
--- The value under a key in the headers of a well-formed frame.
+-- The value under a key in the headers of a well-formed frame, or nil.
 local function header_of(message, key)
   local first, at = payload_at(message) or 0, 11
   while at < first do
@@ -33,6 +33,7 @@ local function header_of(message, key)
     if name == key then return string.sub(message, at + 4, at + 3 + length) end
     at = at + 4 + length
   end
+  return nil
 end
 
 local function header(key, value)

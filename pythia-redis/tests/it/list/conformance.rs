@@ -1,14 +1,11 @@
-//! Lists against a real Redis.
+//! The conformance suite, on lists in each of their modes.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use pythia_core::QueueName;
 use pythia_core::testing::conformance::{Capabilities, Setup};
-use pythia_redis::ListBroker;
-use pythia_redis::config::{Delivery, RedisConfig};
-use pythia_redis::testing::RedisServer;
+use pythia_redis::config::Delivery as Mode;
+use std::sync::Arc;
 use tokio::sync::Mutex;
+
+use super::*;
 
 mod at_least_once {
     use super::*;
@@ -17,7 +14,7 @@ mod at_least_once {
         let mut capabilities = Capabilities::at_least_once();
         capabilities.fields = false;
         capabilities.max_message_bytes = Some(LIMIT);
-        conformance(Delivery::AtLeastOnce, capabilities, &[]).await
+        conformance(Mode::AtLeastOnce, capabilities, &[]).await
     }
 
     pythia_core::conformance_tests!(
@@ -30,7 +27,7 @@ mod at_most_once {
     use super::*;
 
     async fn setup() -> Setup {
-        conformance(Delivery::AtMostOnce, at_most_once(), &[]).await
+        conformance(Mode::AtMostOnce, at_most_once(), &[]).await
     }
 
     pythia_core::conformance_tests!(
@@ -45,7 +42,7 @@ mod at_most_once_without_blmpop {
 
     async fn setup() -> Setup {
         let settings = ["--rename-command", "BLMPOP", ""];
-        conformance(Delivery::AtMostOnce, at_most_once(), &settings).await
+        conformance(Mode::AtMostOnce, at_most_once(), &settings).await
     }
 
     pythia_core::conformance_tests!(
@@ -63,9 +60,11 @@ fn at_most_once() -> Capabilities {
     capabilities
 }
 
-async fn conformance(delivery: Delivery, capabilities: Capabilities, settings: &[&str]) -> Setup {
+async fn conformance(delivery: Mode, capabilities: Capabilities, settings: &[&str]) -> Setup {
     let server = RedisServer::start_with(settings).await;
-    let broker = broker(&server, |config| {
+    let broker = with(&server, |config| {
+        // A hiccup of the machine must not look like a death.
+        config.lease = Duration::from_secs(1);
         config.list.delivery = delivery;
         config.max_message_bytes = LIMIT;
     });
@@ -75,7 +74,7 @@ async fn conformance(delivery: Delivery, capabilities: Capabilities, settings: &
         Arc::clone(&server),
         Arc::clone(&server),
     );
-    Setup::new(Arc::new(broker), queue(), capabilities)
+    Setup::new(Arc::new(broker), orders(), capabilities)
         .fault("a restart", move || {
             let server = Arc::clone(&restarted);
             async move { server.lock().await.restart().await }
@@ -101,16 +100,4 @@ async fn conformance(delivery: Delivery, capabilities: Capabilities, settings: &
         .keep(server)
 }
 
-fn broker(server: &RedisServer, change: impl FnOnce(&mut RedisConfig)) -> ListBroker {
-    let mut config = RedisConfig::from_url(&server.url()).expect("a url of ours");
-    config.lease = LEASE;
-    change(&mut config);
-    ListBroker::new(config)
-}
-
-fn queue() -> QueueName {
-    QueueName::new("orders").expect("a good name")
-}
-
-const LEASE: Duration = Duration::from_secs(1);
 const LIMIT: usize = 100_000;

@@ -1,13 +1,42 @@
 //! Redis lists, streams and pub/sub for Pythia workers.
-
-// The foundation lands before its users; this line goes when they are in.
-#![allow(dead_code, unused_imports)]
+//!
+//! ```no_run
+//! use pythia_core::{Config, Job, Route, Runner, shutdown_signal, worker_fn};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::from_toml("[broker]\ntype = \"stream\"\n[redis]\nurl = \"redis://127.0.0.1:6379\"")?;
+//! let broker = pythia_redis::from_config(&config)?; // or `StreamBroker::new(..)`
+//! let ship = worker_fn(async |job: &Job<u64>| {
+//!     println!("shipping order {}", job.input);
+//!     Ok(())
+//! });
+//! let runner = Runner::builder().route(&broker, Route::new("orders", ship)).build()?;
+//! runner.run_until(shutdown_signal()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | | [`ListBroker`] | [`StreamBroker`] | [`PubSubBroker`] |
+//! |---|---|---|---|
+//! | a plain client writes | `LPUSH orders ..` | `XADD orders * ..` | `PUBLISH orders ..` |
+//! | who gets a message | one worker | one worker of each group | every subscriber |
+//! | guarantee | at least once; at most once if configured | at least once | at most once |
+//! | delays, retries, dead letters | yes | yes, for each group | no |
+//! | replay | no | from an id or a time | no |
+//!
+//! The ready key is exactly the queue's name; every other key is `pythia:{name}:..`, in the same cluster slot. Redis 6.2
+//! or later.
+//!
+//! # Features
+//! `testing`: a real redis-server on a free port, for tests.
 
 pub mod config;
 mod connection;
 mod dead_letter;
 mod delay;
 mod error;
+mod from_config;
 mod keys;
 mod list;
 mod pubsub;
@@ -20,30 +49,8 @@ mod stream;
 pub mod testing;
 mod url;
 
+pub use from_config::from_config;
 pub use list::ListBroker;
 pub use pubsub::PubSubBroker;
 pub use store::RedisStore;
 pub use stream::StreamBroker;
-
-use std::sync::Arc;
-
-use pythia_core::broker::Broker;
-use pythia_core::config::BrokerType;
-use pythia_core::{Config, ConfigError, MemoryBroker};
-
-/// The broker that a configuration asks for: `[broker] type = "memory" | "list" | "stream" | "pubsub"`, or `"redis"` for
-/// whichever of `[redis.list]`, `[redis.stream]` and `[redis.pubsub]` is there. It does not connect.
-///
-/// # Errors
-/// If a setting is unknown or can't be used.
-pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
-    match config.broker_type()? {
-        BrokerType::Memory => Ok(Arc::new(MemoryBroker::with_config(
-            config.section("memory")?,
-        )?)),
-        BrokerType::List => Ok(Arc::new(ListBroker::new(config.section("redis")?))),
-        BrokerType::Pubsub => Ok(Arc::new(PubSubBroker::new(config.section("redis")?))),
-        BrokerType::Stream => Ok(Arc::new(StreamBroker::new(config.section("redis")?)?)),
-        other => Err(ConfigError::new(format!("{other:?}"))),
-    }
-}

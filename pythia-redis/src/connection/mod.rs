@@ -62,7 +62,7 @@ use crate::config::RedisConfig;
 use crate::error::{Kind, RedisError};
 use crate::script::Script;
 
-pub(crate) use self::reply::{Arg, Args, Reply};
+pub(crate) use self::reply::{Args, Reply};
 pub(crate) use self::subscriber::{Channels, Notice, Subscriber};
 
 /// Everything that talks to one Redis. Clones share its connections.

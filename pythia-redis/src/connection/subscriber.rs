@@ -7,13 +7,12 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::config::Server;
-use fred::types::{ClusterHash, Message, Value};
+use fred::types::{Message, Value};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::link::{Link, Live};
-use super::{command, read};
 use crate::error::{Kind, RedisError};
 
 /// What to subscribe to.

@@ -9,7 +9,7 @@ use pythia_core::broker::{Broker, Guarantee};
 use pythia_core::{BrokerError, BrokerErrorKind, MessageId, QueueName};
 
 use super::{ListBroker, MAX_BYTES, Queue, random_id};
-use crate::connection::{Args, Reply};
+use crate::connection::Args;
 use crate::dead_letter::{self, instant};
 use crate::delay::without_name;
 use crate::error::RedisError;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use pythia_core::broker::Source;
 use pythia_core::{BrokerError, Delivery};
 use tracing::{debug, warn};

@@ -23,7 +23,10 @@ fn broker(server: &RedisServer, change: impl FnOnce(&mut RedisConfig)) -> (PubSu
 }
 
 #[derive(Clone, Default)]
-struct Gaps(Arc<Mutex<Vec<(GapCause, Option<u64>)>>>);
+struct Gaps(Arc<Mutex<Vec<Lost>>>);
+
+/// Why, and how many.
+type Lost = (GapCause, Option<u64>);
 
 impl Gaps {
     fn all(&self) -> Vec<(GapCause, Option<u64>)> {

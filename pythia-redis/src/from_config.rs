@@ -1,0 +1,108 @@
+//! From a configuration to a broker.
+
+use std::sync::Arc;
+
+use pythia_core::broker::Broker;
+use pythia_core::config::BrokerType;
+use pythia_core::{Config, ConfigError, MemoryBroker};
+
+use crate::config::RedisConfig;
+use crate::{ListBroker, PubSubBroker, StreamBroker};
+
+/// The broker that a configuration asks for: `[broker] type = "memory" | "list" | "stream" | "pubsub"`, or `"redis"` for
+/// whichever of `[redis.list]`, `[redis.stream]` and `[redis.pubsub]` is there. It does not connect.
+///
+/// # Errors
+/// If a setting is unknown or can't be used, or if it is `"redis"` and not exactly one of the three is there.
+pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
+    let pattern = match config.broker_type()? {
+        BrokerType::Redis => only_pattern(config)?,
+        pattern => pattern,
+    };
+    if pattern == BrokerType::Memory {
+        let memory = MemoryBroker::with_config(config.section("memory")?)?;
+        return Ok(Arc::new(memory));
+    }
+    let redis: RedisConfig = config.section("redis")?;
+    match pattern {
+        BrokerType::List => Ok(Arc::new(ListBroker::new(redis))),
+        BrokerType::Pubsub => Ok(Arc::new(PubSubBroker::new(redis))),
+        BrokerType::Stream => Ok(Arc::new(StreamBroker::new(redis)?)),
+        other => Err(ConfigError::new(format!(
+            "broker.type {other:?} is none of Redis' patterns"
+        ))),
+    }
+}
+
+/// The one pattern that has a section.
+fn only_pattern(config: &Config) -> Result<BrokerType, ConfigError> {
+    let patterns = [
+        ("redis.list", BrokerType::List),
+        ("redis.pubsub", BrokerType::Pubsub),
+        ("redis.stream", BrokerType::Stream),
+    ];
+    let present: Vec<_> = patterns
+        .into_iter()
+        .filter(|(section, _)| config.contains(section))
+        .collect();
+    match present[..] {
+        [(_, pattern)] => Ok(pattern),
+        [] => Err(ConfigError::new(
+            "broker.type is \"redis\", but there is none of [redis.list], [redis.stream] and [redis.pubsub]: \
+             add one, or say \"list\", \"stream\" or \"pubsub\"",
+        )),
+        _ => Err(ConfigError::new(format!(
+            "broker.type is \"redis\", but there are several patterns ({}): say \"list\", \"stream\" or \"pubsub\"",
+            present
+                .iter()
+                .map(|(section, _)| format!("[{section}]"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(toml: &str) -> Result<String, String> {
+        let config = Config::from_toml(toml).unwrap();
+        let broker = from_config(&config).map_err(|error| error.to_string())?;
+        Ok(format!("{broker:?}")
+            .split([' ', '('])
+            .next()
+            .unwrap()
+            .to_owned())
+    }
+
+    #[test]
+    fn the_type_chooses_the_broker() {
+        assert_eq!(chosen("").unwrap(), "MemoryBroker");
+        for (kind, broker) in [
+            ("memory", "MemoryBroker"),
+            ("list", "ListBroker"),
+            ("stream", "StreamBroker"),
+            ("pubsub", "PubSubBroker"),
+        ] {
+            assert_eq!(
+                chosen(&format!("[broker]\ntype = \"{kind}\"")).unwrap(),
+                broker
+            );
+        }
+        let redis = "[broker]\ntype = \"redis\"\n";
+        assert_eq!(
+            chosen(&format!("{redis}[redis.stream]\ngroup = \"g\"")).unwrap(),
+            "StreamBroker"
+        );
+        assert!(chosen(redis).unwrap_err().contains("none of [redis.list]"));
+        let two = format!(
+            "{redis}[redis.list]\ndelivery = \"at-least-once\"\n[redis.stream]\ngroup = \"g\""
+        );
+        assert!(
+            chosen(&two)
+                .unwrap_err()
+                .contains("[redis.list], [redis.stream]")
+        );
+    }
+}

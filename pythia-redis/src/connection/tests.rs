@@ -224,7 +224,8 @@ mod running {
 
     #[tokio::test]
     async fn commands_go_on_after_a_restart() {
-        let mut server = RedisServer::start_with(&["--appendonly", "yes"]).await;
+        let mut server =
+            RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
         let redis = redis(&server.url());
         let mut reader = redis.reader();
         run(&redis, "LPUSH", &["q", "a"]).await.unwrap();

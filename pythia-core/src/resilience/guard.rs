@@ -125,7 +125,6 @@ impl<W: BatchWorker> BatchWorker for Guarded<W> {
         };
         let results = self.guard.call(tally, ask_to_stop, || async {
             let mut results = self.worker.process(jobs).await;
-            results.truncate(jobs.len());
             results.resize_with(jobs.len(), || Err(unanswered()));
             Ok(results)
         });

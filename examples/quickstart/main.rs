@@ -21,7 +21,7 @@ use clap::{Parser, ValueEnum};
 use pythia_core::broker::{Broker, Guarantee};
 use pythia_core::{Config, Health, Producer, QueueName, Route, Runner, shutdown_signal};
 use pythia_metrics::prometheus::Registry;
-use pythia_metrics::{HealthReport, MetricsConfig, MetricsServer, PrometheusObserver};
+use pythia_metrics::{MetricsConfig, MetricsServer, PrometheusObserver};
 
 use crate::index::{FileJob, IndexFile};
 use crate::report::{Progress, Report};
@@ -93,9 +93,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut metrics = MetricsConfig::default();
     metrics.address = args.metrics;
-    let health = runner.health();
-    let server = MetricsServer::bind(&metrics, &registry).await?;
-    let server = server.health(move || HealthReport::new(health.live(), health.ready()));
+    let server = MetricsServer::bind(&metrics, &registry)
+        .await?
+        .health(runner.health());
     let address = server.address();
     if let Some(address) = address {
         println!("metrics   http://{address}/metrics while it runs");
@@ -117,30 +117,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
 
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let serving = server.serve(async {
-        // An error here means that the sender is gone, which is a reason to stop as well.
-        let _stopped = stopped.await;
-    });
     let mut driven = Ok(());
     let running = async {
-        let summary = runner.run_until(async { driven = drive.await }).await;
+        let summary = runner.run_until(async { driven = drive.await }).await?;
         progress.finish();
-        if let Ok(summary) = &summary {
-            report.print(summary);
-        }
+        report.print(&summary);
         if args.stay
             && let Some(address) = address
         {
             println!("still serving http://{address}/metrics; Ctrl-C ends it");
             shutdown_signal().await;
         }
-        // The server may have ended by itself.
-        let _sent = stop.send(());
-        summary
+        Ok::<_, pythia_core::RunError>(())
     };
-    let (summary, ()) = tokio::join!(running, serving);
-    summary?;
+    server.serve(running).await?;
     driven
 }
 

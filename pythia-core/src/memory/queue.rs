@@ -437,3 +437,6 @@ fn place(receipt: Receipt) -> (u64, usize) {
 
 /// From that many crashes on, a message is handed out alone.
 const SUSPECT_CRASHES: u32 = 2;
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What users of the crate see, from outside.
 
 mod conformance;
+mod drill;
 mod event_log;
 mod faults;
 mod memory;

@@ -22,18 +22,21 @@
 //!   starts with a text such as `message` or `subscribe` for a pub/sub frame, wherever it arrives, and the
 //!   command is never answered. Scripts return `{n, {..data..}}`; `LRANGE`, `MGET`, `HVALS`, `LPOP key n` and the
 //!   like are wrapped in one. Debug builds panic on a reply of a script that starts with a string.
-//! - Replies of many elements are as cheap as their bytes: [`Reply::Bytes`] shares the read buffer.
+//! - **A payload shares the buffer of the whole reply it came in**, so nothing is copied, and a small payload that
+//!   is kept for long keeps its batch in memory. What a reply costs beside its bytes: some 150 ns of CPU an element.
 //!
 //! ```ignore
 //! static CLAIM: Script = Script::new("list/claim", include_str!("../scripts/list/claim.lua"));
 //!
 //! let redis = Redis::new(config);
 //! let mut reader = redis.reader();
-//! let moved = reader.blocking("BLMOVE", Args::new().key(&keys.ready).key(&keys.inbox).arg("RIGHT").arg("LEFT").arg("1"), ONE_SECOND).await?;
-//! let [n, messages] = reader
+//! let wait = Args::new().key(&keys.ready).key(&keys.inbox).arg("RIGHT").arg("LEFT").arg("1");
+//! reader.blocking("BLMOVE", wait, ONE_SECOND).await?;
+//! let [waiting, messages] = reader
 //!     .eval(&CLAIM, &[&keys.ready, &keys.inbox, &keys.consumers], Args::new().arg(&consumer).arg(claim))
 //!     .await
-//! X
+//!     .and_then(Reply::into_tuple)
+//!     .map_err(|error| error.during("claim messages", queue))?;
 //! redis.pool().command("LPUSH", Args::new().key(&keys.ready).args(payloads)).await?;
 //! ```
 

@@ -8,7 +8,7 @@ use sha1_smol::Sha1;
 
 /// One script, declared as a `static` beside the code that calls it:
 ///
-/// ```ignore
+/// ```text
 /// static CLAIM: Script = Script::new("list/claim", include_str!("../scripts/list/claim.lua"));
 /// ```
 ///

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// Wall time as a fixed start plus what tokio's clock has counted since.
 ///
-/// Under [`tokio::time::pause`] it stands still and jumps with the timers, so a week of delay passes in a test's
+/// Under `tokio::time::pause` it stands still and jumps with the timers, so a week of delay passes in a test's
 /// milliseconds. It never goes back, and does not see the system's clock being set.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {

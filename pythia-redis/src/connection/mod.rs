@@ -25,7 +25,7 @@
 //! - **A payload shares the buffer of the whole reply it came in**, so nothing is copied, and a small payload that
 //!   is kept for long keeps its batch in memory. What a reply costs beside its bytes: some 150 ns of CPU an element.
 //!
-//! ```ignore
+//! ```text
 //! static CLAIM: Script = Script::new("list/claim", include_str!("../scripts/list/claim.lua"));
 //!
 //! let redis = Redis::new(config);

@@ -3,7 +3,7 @@
 //! An adapter gives an async function that makes a fresh broker and an empty queue for each check, says in
 //! [`Capabilities`] what the broker can do, and has all checks as tests of its own:
 //!
-//! ```ignore
+//! ```text
 //! async fn setup() -> Setup {
 //!     let server = Server::start().await;
 //!     let mut capabilities = Capabilities::at_least_once();
@@ -63,7 +63,7 @@ use crate::message::{Message, QueueName};
 /// Takes the attribute that makes a test of an async function, and an async function that makes a
 /// [`Setup`](crate::testing::conformance::Setup):
 ///
-/// ```ignore
+/// ```text
 /// pythia_core::conformance_tests!(#[tokio::test(start_paused = true)] setup);
 /// ```
 #[macro_export]

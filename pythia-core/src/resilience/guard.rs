@@ -219,6 +219,7 @@ mod tests {
         Succeed,
     }
 
+    // Named functions in these tests: rustc 1.95, when it compiles incrementally, panics over async closures in here.
     async fn obey(job: &Job<Order>) -> Result<&'static str, WorkError> {
         match job.input {
             Order::Fail(kind) => Err(WorkError::new(kind, "as told")),
@@ -278,10 +279,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_job_learns_of_its_soft_limit_and_may_still_succeed() {
-        let worker = Guarded::new(
-            worker_fn(async |job: &Job<()>| Ok(job.cancellation().cancelled().await)),
-            guard(),
-        );
+        async fn wait(job: &Job<()>) -> Result<CancelReason, WorkError> {
+            Ok(job.cancellation().cancelled().await)
+        }
+
+        let worker = Guarded::new(worker_fn(wait), guard());
         let began = Instant::now();
         let reason = worker.process(&Job::for_test(())).await.unwrap();
         assert_eq!(reason, CancelReason::SoftLimit);
@@ -419,11 +421,13 @@ mod tests {
     /// The window holds one such future for each running job.
     #[test]
     fn a_guarded_call_is_stored_once() {
-        let worker = worker_fn(async |job: &Job<[u8; 1_000]>| {
+        async fn large(job: &Job<[u8; 1_000]>) -> Result<u8, WorkError> {
             let copy = job.input;
             tokio::task::yield_now().await;
             Ok(copy[0])
-        });
+        }
+
+        let worker = worker_fn(large);
         let job = Job::for_test([0; 1_000]);
         let bare = size_of_val(&worker.process(&job));
         let worker = Guarded::new(worker, guard());

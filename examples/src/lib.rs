@@ -1,4 +1,5 @@
-//! Programs that show Pythia at work: `cargo run --example quickstart`, `cargo run --bin worker`.
+//! Programs that show Pythia at work: `cargo run --example quickstart`, `cargo run --bin worker`,
+//! `cargo run --bin tally -- --help`.
 
 /// The README's code is compiled with the documentation tests.
 #[cfg(doctest)]

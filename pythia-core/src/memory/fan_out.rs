@@ -18,8 +18,11 @@ use crate::observe::{Event, GapCause, Observer, Observers};
 use crate::settlement::Settlement;
 
 /// One channel and the buffers of its subscriptions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Channel {
+    name: QueueName,
+    /// The broker's, who are told of losses.
+    observers: Arc<Mutex<Observers>>,
     state: Mutex<State>,
 }
 
@@ -40,14 +43,16 @@ struct Buffer {
 }
 
 impl Channel {
+    pub(super) fn new(name: &QueueName, observers: &Arc<Mutex<Observers>>) -> Self {
+        Self {
+            name: name.clone(),
+            observers: Arc::clone(observers),
+            state: Mutex::default(),
+        }
+    }
+
     /// Opens a subscription: it gets what is published from now on.
-    pub(super) fn subscribe(
-        self: &Arc<Self>,
-        id: u64,
-        capacity: NonZeroUsize,
-        name: &QueueName,
-        observers: &Arc<Mutex<Observers>>,
-    ) -> FanOutSource {
+    pub(super) fn subscribe(self: &Arc<Self>, id: u64, capacity: NonZeroUsize) -> FanOutSource {
         let arrived = Arc::new(Notify::new());
         self.lock().buffers.insert(
             id,
@@ -62,8 +67,6 @@ impl Channel {
             channel: Arc::clone(self),
             id,
             arrived,
-            name: name.clone(),
-            observers: Arc::clone(observers),
             received: 0,
         }
     }
@@ -75,27 +78,48 @@ impl Channel {
         now: Duration,
         window: Duration,
     ) -> Vec<Published> {
-        let mut state = self.lock();
-        let State { buffers, seen } = &mut *state;
         let mut published = Vec::with_capacity(batch.len());
-        for incoming in batch {
-            if incoming
-                .dedupe_key
-                .as_ref()
-                .is_some_and(|key| !seen.insert(key, now, window))
-            {
-                published.push(Published::Deduplicated);
-                continue;
+        let mut unheard = 0;
+        {
+            let State { buffers, seen } = &mut *self.lock();
+            for incoming in batch {
+                if incoming
+                    .dedupe_key
+                    .as_ref()
+                    .is_some_and(|key| !seen.insert(key, now, window))
+                {
+                    published.push(Published::Deduplicated);
+                    continue;
+                }
+                for buffer in buffers.values_mut() {
+                    buffer.push(&incoming.delivery);
+                }
+                unheard += u64::from(buffers.is_empty());
+                published.push(Published::Published(incoming.delivery.id.clone()));
             }
-            for buffer in buffers.values_mut() {
-                buffer.push(&incoming.delivery);
+            for buffer in buffers.values() {
+                buffer.arrived.notify_one();
             }
-            published.push(Published::Published(incoming.delivery.id.clone()));
         }
-        for buffer in buffers.values() {
-            buffer.arrived.notify_one();
-        }
+        self.report(GapCause::NoReceiver, unheard);
         published
+    }
+
+    fn report(&self, cause: GapCause, lost: u64) {
+        if lost > 0 {
+            // Cloned, so that an observer that attaches another one does not meet a locked lock.
+            let observers = self
+                .observers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            observers.on_event(&Event::Gap {
+                queue: &self.name,
+                cause,
+                lost: Some(lost),
+                lasted: None,
+            });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -119,8 +143,6 @@ pub(super) struct FanOutSource {
     channel: Arc<Channel>,
     id: u64,
     arrived: Arc<Notify>,
-    name: QueueName,
-    observers: Arc<Mutex<Observers>>,
     received: u128,
 }
 
@@ -140,24 +162,17 @@ impl FanOutSource {
             }
             (count, std::mem::take(&mut buffer.lost))
         };
-        self.report(GapCause::BufferFull, lost);
+        self.channel.report(GapCause::BufferFull, lost);
         taken > 0
     }
 
-    fn report(&self, cause: GapCause, lost: u64) {
-        if lost > 0 {
-            // Cloned, so that an observer that attaches another one does not meet a locked lock.
-            let observers = self
-                .observers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
-            observers.on_event(&Event::Gap {
-                queue: &self.name,
-                cause,
-                lost: Some(lost),
-                lasted: None,
-            });
+    /// Ends the subscription. What it has not received is lost.
+    fn end(&mut self) {
+        let ended = self.channel.lock().buffers.remove(&self.id);
+        if let Some(buffer) = ended {
+            let unread = buffer.deliveries.len() as u64;
+            self.channel.report(GapCause::BufferFull, buffer.lost);
+            self.channel.report(GapCause::Shutdown, unread);
         }
     }
 }
@@ -177,20 +192,15 @@ impl Source for FanOutSource {
         Ok(())
     }
 
-    /// Ends the subscription. What it has not received is lost, and reported.
     async fn close(&mut self) -> Result<(), BrokerError> {
-        let ended = self.channel.lock().buffers.remove(&self.id);
-        if let Some(buffer) = ended {
-            self.report(GapCause::BufferFull, buffer.lost);
-            self.report(GapCause::Shutdown, buffer.deliveries.len() as u64);
-        }
+        self.end();
         Ok(())
     }
 }
 
 impl Drop for FanOutSource {
     fn drop(&mut self) {
-        self.channel.lock().buffers.remove(&self.id);
+        self.end();
     }
 }
 
@@ -201,11 +211,8 @@ pub(super) struct FanOutSettler;
 #[async_trait]
 impl Settler for FanOutSettler {
     async fn settle(&self, batch: &[Settlement]) -> Result<Settled, BrokerError> {
-        let acks = batch
-            .iter()
-            .filter(|settlement| matches!(settlement, Settlement::Ack(_)))
-            .count();
-        Ok(Settled::stale((batch.len() - acks) as u64))
+        let late = |settlement: &&Settlement| !matches!(settlement, Settlement::Ack(_));
+        Ok(Settled::stale(batch.iter().filter(late).count() as u64))
     }
 
     async fn extend(&self, _in_flight: &[Receipt]) -> Result<Vec<Receipt>, BrokerError> {

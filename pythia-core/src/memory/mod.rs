@@ -55,7 +55,7 @@ pub struct MemoryConfig {
     /// How long dedupe keys are remembered. 1 h by default.
     #[serde(with = "humantime_serde")]
     pub dedupe_window: Duration,
-    /// The largest payload that may be published, in bytes. 16 MiB by default.
+    /// The largest message that may be published, headers included, in bytes. 16 MiB by default.
     pub max_message_bytes: usize,
     /// Every subscription gets every message that is published while it exists, at most once. Off by default: each
     /// message goes to one worker, at least once.
@@ -150,19 +150,21 @@ impl MemoryBroker {
             .channels
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(channels.entry(name.clone()).or_default())
+        let channel = channels
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(Channel::new(name, &self.0.observers)));
+        Arc::clone(channel)
     }
 
     /// Refuses a batch before any of it is published.
     fn check(&self, queue: &QueueName, batch: &[Message]) -> Result<(), BrokerError> {
         let limit = self.0.config.max_message_bytes;
-        if let Some(message) = batch.iter().find(|message| message.payload.len() > limit) {
-            let len = message.payload.len();
+        if let Some(bytes) = batch.iter().map(size).find(|&bytes| bytes > limit) {
             return Err(
                 BrokerError::new(BrokerErrorKind::TooLarge, "publish messages")
                     .queue(queue)
                     .because(format!(
-                        "a payload of {len} bytes is above the limit of {limit} bytes (`max_message_bytes`)"
+                        "a message of {bytes} bytes, headers included, is above the limit of {limit} bytes (`memory.max_message_bytes`)"
                     )),
             );
         }
@@ -251,9 +253,7 @@ impl Broker for MemoryBroker {
     async fn subscribe(&self, queue: &QueueName) -> Result<Subscription, BrokerError> {
         let id = self.0.last_subscription.fetch_add(1, Ordering::Relaxed);
         if self.0.config.fan_out {
-            let source =
-                self.channel(queue)
-                    .subscribe(id, self.0.config.buffer, queue, &self.0.observers);
+            let source = self.channel(queue).subscribe(id, self.0.config.buffer);
             return Ok(Subscription {
                 source: Box::new(source),
                 settler: Arc::new(FanOutSettler),
@@ -327,6 +327,13 @@ impl Broker for MemoryBroker {
     fn store(&self) -> Option<Arc<dyn KvStore>> {
         Some(Arc::clone(&self.0.store) as Arc<dyn KvStore>)
     }
+}
+
+/// Of a message's payload and headers together, in bytes.
+fn size(message: &Message) -> usize {
+    let headers = message.headers.iter();
+    let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+    message.payload.len() + headers
 }
 
 /// How long a `receive` waits for its first message.

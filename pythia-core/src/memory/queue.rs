@@ -1,7 +1,7 @@
 //! One queue: where each of its messages is, and every move between these places. No clock, no lock and no waiting in
 //! here: times come in as distances from the start of the broker's clock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use super::Incoming;
@@ -296,9 +296,12 @@ impl Queue {
         now: Duration,
     ) -> u64 {
         let limit = if ids.is_some() { usize::MAX } else { limit };
+        let ids: Option<HashSet<&MessageId>> = ids.map(|ids| ids.iter().collect());
         let mut requeued = 0;
         for letter in std::mem::take(&mut self.dead) {
-            let chosen = ids.is_none_or(|ids| ids.contains(&letter.delivery.id));
+            let chosen = ids
+                .as_ref()
+                .is_none_or(|ids| ids.contains(&letter.delivery.id));
             if chosen && requeued < limit {
                 requeued += 1;
                 let mut delivery = letter.delivery;

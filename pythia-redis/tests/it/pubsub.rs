@@ -1,5 +1,7 @@
 //! Pub/sub, against a real server.
 
+mod conformance;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -3,15 +3,20 @@
 //! An adapter gives an async function that makes a fresh broker and an empty queue for each check, says in
 //! [`Capabilities`] what the broker can do, and has all checks as tests of its own:
 //!
-//! ```text
+//! ```
+//! # use std::sync::Arc;
+//! # use pythia_core::{MemoryBroker, QueueName};
+//! use pythia_core::testing::conformance::{Capabilities, Setup};
+//!
 //! async fn setup() -> Setup {
-//!     let server = Server::start().await;
+//!     let broker = MemoryBroker::new();
 //!     let mut capabilities = Capabilities::at_least_once();
-//!     capabilities.fields = false;
-//!     Setup::new(Arc::new(broker_on(&server)), QueueName::new("orders").unwrap(), capabilities).keep(server)
+//!     capabilities.virtual_time = true;
+//!     Setup::new(Arc::new(broker), QueueName::new("orders").unwrap(), capabilities)
 //! }
 //!
-//! pythia_core::conformance_tests!(#[tokio::test] setup);
+//! pythia_core::conformance_tests!(#[tokio::test(start_paused = true)] setup);
+//! # fn main() {}
 //! ```
 //!
 //! A check of something that the broker can't do asserts the opposite: that it refuses, and drops nothing silently.
@@ -61,11 +66,7 @@ use crate::message::{Message, QueueName};
 /// Makes one test of each check.
 ///
 /// Takes the attribute that makes a test of an async function, and an async function that makes a
-/// [`Setup`](crate::testing::conformance::Setup):
-///
-/// ```text
-/// pythia_core::conformance_tests!(#[tokio::test(start_paused = true)] setup);
-/// ```
+/// [`Setup`](crate::testing::conformance::Setup): see [the suite](crate::testing::conformance).
 #[macro_export]
 macro_rules! conformance_tests {
     (#[$test:meta] $setup:expr) => {
@@ -148,7 +149,7 @@ pub struct Capabilities {
     pub admin: bool,
     /// It has a [`KvStore`](crate::store::KvStore).
     pub store: bool,
-    /// The largest payload that it takes as it is set up; `None` skips the check.
+    /// The largest message that it takes as it is set up, in bytes, headers included; `None` skips the check.
     pub max_message_bytes: Option<usize>,
     /// How many messages a subscription holds for a slow worker before it drops, as it is set up: 200 at least; `None`
     /// if it never drops.

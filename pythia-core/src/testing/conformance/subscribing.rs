@@ -54,14 +54,20 @@ pub async fn each_message_goes_to_one_subscription_or_to_all(setup: &Setup) {
     setup.drained().await;
 }
 
-/// A queue keeps what is published for whoever comes later; a broker that fans out keeps nothing for anybody.
+/// A queue keeps what is published for whoever comes later; a broker that fans out keeps nothing for anybody, and an
+/// observer learns that nobody was there.
 pub async fn a_late_subscription_gets_what_waits_or_nothing(setup: &Setup) {
+    let log = Arc::new(EventLog::new());
+    setup.broker.attach(Arc::<EventLog>::clone(&log));
     setup.publish(numbered(2)).await;
     let mut late = setup.lane().await;
-    if !setup.capabilities.fan_out {
+    if setup.capabilities.fan_out {
+        assert_eq!(gaps(&log, setup), [(GapCause::NoReceiver, Some(2))]);
+    } else {
         let deliveries = late.receive(2).await;
         assert_eq!(text(&deliveries), ["0", "1"]);
         late.ack(deliveries).await;
+        assert_eq!(gaps(&log, setup), []);
     }
     setup.nothing_else_for(&mut late).await;
 }
@@ -147,10 +153,8 @@ pub async fn what_a_slow_subscription_loses_is_counted(setup: &Setup) {
     }
     assert_eq!(deliveries.len() + lost(&log), published);
     assert_eq!(lost(&log) > 0, setup.capabilities.buffer.is_some());
-    for record in log.records() {
-        if let Record::Gap { queue, cause, .. } = record {
-            assert_eq!((&queue, cause), (&setup.queue, GapCause::BufferFull));
-        }
+    for (cause, _) in gaps(&log, setup) {
+        assert_eq!(cause, GapCause::BufferFull);
     }
     lane.ack(deliveries).await;
     setup.nothing_else_for(&mut lane).await;
@@ -158,4 +162,20 @@ pub async fn what_a_slow_subscription_loses_is_counted(setup: &Setup) {
 
 fn lost(log: &EventLog) -> usize {
     usize::try_from(log.lost()).expect("fewer than were published")
+}
+
+/// The gaps on this queue.
+fn gaps(log: &EventLog, setup: &Setup) -> Vec<(GapCause, Option<u64>)> {
+    let records = log.records().into_iter();
+    records
+        .filter_map(|record| match record {
+            Record::Gap {
+                queue, cause, lost, ..
+            } => {
+                assert_eq!(queue, setup.queue);
+                Some((cause, lost))
+            }
+            _ => None,
+        })
+        .collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `queue.rs` | one queue: where each message is, and every move between these places |
+//! | `queue.rs`, `dedupe.rs` | one queue: where each message is, and every move between these places; keys seen lately |
 //! | `shared.rs` | its lock, and who is woken by which change |
 //! | `source.rs`, `settler.rs` | a lane's two ends of it |
 //! | `fan_out.rs` | the other mode: every subscription gets every message, at most once |

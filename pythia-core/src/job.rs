@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::SystemTime;
 
 use tokio_util::sync::CancellationToken;
@@ -190,7 +190,7 @@ impl fmt::Debug for Cancellation {
 pub(crate) struct Ticket {
     pub(crate) receipt: Receipt,
     state: AtomicU8,
-    settling: AtomicBool,
+    place: AtomicU8,
     token: OnceLock<CancellationToken>,
 }
 
@@ -199,18 +199,29 @@ impl Ticket {
         Self {
             receipt,
             state: AtomicU8::new(HELD),
-            settling: AtomicBool::new(false),
+            place: AtomicU8::new(IN_HAND),
             token: OnceLock::new(),
         }
     }
 
-    /// Whether a disposition is on its way to the broker, or has arrived: its lease is renewed no longer.
-    pub(crate) fn is_settling(&self) -> bool {
-        self.settling.load(Ordering::Acquire)
+    /// Whether no disposition of it was ever sent: if its lease is lost, a job is to be cancelled.
+    pub(crate) fn is_in_hand(&self) -> bool {
+        self.place.load(Ordering::Acquire) == IN_HAND
     }
 
-    pub(crate) fn set_settling(&self, settling: bool) {
-        self.settling.store(settling, Ordering::Release);
+    /// Whether the broker has its disposition, or will never get it: its lease is renewed no longer.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.place.load(Ordering::Acquire) == SETTLED
+    }
+
+    /// A disposition goes out to the broker. Until its answer is here the lease is renewed, because the answer may be long
+    /// in coming; and that the broker knows the message no longer says nothing, because the answer may be lost.
+    pub(crate) fn sent(&self) {
+        self.place.store(SENT, Ordering::Release);
+    }
+
+    pub(crate) fn settled(&self) {
+        self.place.store(SETTLED, Ordering::Release);
     }
 
     /// The first reason stays. Answers whether this was the first.
@@ -245,6 +256,10 @@ const HELD: u8 = 0;
 const LEASE_LOST: u8 = 1;
 const SOFT_LIMIT: u8 = 2;
 const SHUTDOWN: u8 = 3;
+
+const IN_HAND: u8 = 0;
+const SENT: u8 = 1;
+const SETTLED: u8 = 2;
 
 #[cfg(test)]
 mod tests {

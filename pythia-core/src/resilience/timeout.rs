@@ -64,11 +64,11 @@ where
     F: Future<Output = Result<T, WorkError>>,
 {
     let mut call = pin!(call());
-    if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
-        return result;
-    }
     if limits == Limits::default() {
         return call.await;
+    }
+    if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
+        return result;
     }
     let began = Instant::now();
     if let Some(soft) = limits.soft {

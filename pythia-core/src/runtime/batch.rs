@@ -1,16 +1,19 @@
 //! The second stage of a lane for a [`BatchWorker`]: gather decoded jobs, call, decide for each.
 
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::attempt::{decode, unless_aborted};
 use super::hold::Hold;
 use super::lane::{Fetched, Lane};
-use super::process::{Backlog, decode, unless_aborted};
+use super::process::Backlog;
 use super::settle::Outbox;
 use crate::codec::Codec;
 use crate::error::WorkErrorKind;
@@ -30,6 +33,7 @@ pub(super) async fn run<W, C>(
     W: BatchWorker,
     C: Codec<W::Input>,
 {
+    lane.wants_whole_batches();
     let mut backlog = Backlog::default();
     let mut gathered: Vec<Gathered<W::Input>> = Vec::new();
     let mut calls = FuturesUnordered::new();
@@ -37,6 +41,7 @@ pub(super) async fn run<W, C>(
     // When the oldest gathered job has waited long enough.
     let mut due = Instant::now();
     let mut open = true;
+    let mut cut = false;
     while open || !backlog.is_empty() || !gathered.is_empty() || !calls.is_empty() {
         while gathered.len() < lane.batch && !lane.refuses_unstarted() && lane.take_slot() {
             let Some((hold, index, delivery)) = backlog.next() else {
@@ -66,31 +71,36 @@ pub(super) async fn run<W, C>(
                             waited: None,
                         }],
                     );
-                    outbox.push(lane, hold, index, delivery, disposition);
+                    outbox.push(hold, index, delivery, disposition);
                 }
             }
         }
         outbox.flush();
-        let full = gathered.len() >= lane.batch || (gathered.len() >= lane.concurrency);
+        // One call may have a whole batch, whatever the concurrency; beside it others may run within that.
         let fits = running == 0 || running + gathered.len() <= lane.concurrency;
+        let full = gathered.len() >= lane.batch;
         let last = !open && backlog.is_empty();
-        if !gathered.is_empty()
-            && fits
-            && (full || last || lane.linger.is_zero() || Instant::now() >= due)
-        {
+        if !gathered.is_empty() && fits && (full || last || Instant::now() >= due) {
             running += gathered.len();
             calls.push(call(worker, lane, std::mem::take(&mut gathered)));
             continue;
         }
+        // No more is taken than the next call gets, so that it does not wait here while other workers are idle.
+        let wants = open && backlog.is_empty() && gathered.len() < lane.batch;
         // Cancel safety: `next` and `recv` lose nothing when dropped; the others are timers and notices.
         tokio::select! {
             biased;
-            () = lane.phase.drain_is_over(), if !lane.aborted.load(Ordering::Relaxed) => {
+            () = lane.phase.drain_is_over(), if !cut => {
+                cut = true;
                 lane.abort();
-                release(lane, &mut backlog, &mut gathered, &mut outbox);
+                hand_back(&mut fetched, &mut backlog, &mut gathered, &mut outbox);
+                for ended in poll_once_more(&mut calls) {
+                    running -= ended.len();
+                    finish(lane, ended, &mut outbox);
+                }
             }
             () = lane.unstarted_is_refused(), if !backlog.is_empty() || !gathered.is_empty() => {
-                release(lane, &mut backlog, &mut gathered, &mut outbox);
+                hand_back(&mut fetched, &mut backlog, &mut gathered, &mut outbox);
             }
             Some(ended) = calls.next(), if !calls.is_empty() => {
                 running -= ended.len();
@@ -98,13 +108,27 @@ pub(super) async fn run<W, C>(
             }
             () = tokio::time::sleep_until(due), if !gathered.is_empty() && fits => {}
             () = lane.startable(), if !backlog.is_empty() && gathered.len() < lane.batch => {}
-            batch = fetched.recv(), if open && backlog.is_empty() => match batch {
-                Some(batch) => backlog.fill(batch),
+            batch = fetched.recv(), if wants => match batch {
+                Some(batch) => backlog = Backlog::of(batch),
                 None => open = false,
             },
         }
         outbox.flush();
     }
+}
+
+/// Ends the calls of a lane whose jobs are aborted: their wakers know nothing of that, so each is polled once more, and
+/// ends without polling its worker.
+fn poll_once_more<F: Future>(calls: &mut FuturesUnordered<F>) -> Vec<F::Output> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut ended = Vec::new();
+    for call in Pin::new(&mut *calls).iter_pin_mut() {
+        if let Poll::Ready(jobs) = call.poll(&mut cx) {
+            ended.push(jobs);
+        }
+    }
+    calls.clear();
+    ended
 }
 
 /// A decoded job that waits for its call.
@@ -138,12 +162,13 @@ async fn call<W: BatchWorker>(
     let mut first = true;
     while !jobs.is_empty() {
         let began = Instant::now();
-        let Some(results) = unless_aborted(&lane.aborted, worker.process(&jobs)).await else {
+        let Some(results) = unless_aborted(&lane.aborted, pin!(worker.process(&jobs))).await else {
             break;
         };
         let took = Instant::now().saturating_duration_since(began);
         let mut again = (Vec::new(), Vec::new());
         let mut pause = Duration::ZERO;
+        let mut refused = false;
         for ((mut job, place), result) in jobs.into_iter().zip(places).zip(results) {
             let waited = job
                 .enqueued_at()
@@ -161,7 +186,10 @@ async fn call<W: BatchWorker>(
                     after
                 }
                 Disposition::Snooze { after } if lane.retries_in_process => after,
-                Disposition::Release if lane.retries_in_process => Duration::ZERO,
+                Disposition::Release if lane.retries_in_process => {
+                    refused = true;
+                    Duration::ZERO
+                }
                 disposition => {
                     ended.push(Ended {
                         job,
@@ -182,9 +210,11 @@ async fn call<W: BatchWorker>(
         if !jobs.is_empty() {
             let wait = async {
                 tokio::time::sleep(pause).await;
-                lane.gate_opens().await;
+                if refused {
+                    lane.may_be_called_again().await;
+                }
             };
-            if unless_aborted(&lane.aborted, wait).await.is_none() {
+            if unless_aborted(&lane.aborted, pin!(wait)).await.is_none() {
                 break;
             }
         }
@@ -210,22 +240,29 @@ fn finish<T>(lane: &Lane, ended: Vec<Ended<T>>, outbox: &mut Outbox) {
         ..
     } in ended
     {
-        outbox.push(lane, hold, index, job.delivery, disposition);
+        outbox.push(hold, index, job.delivery, disposition);
     }
 }
 
-/// Hands back what was fetched and not given to a call.
-fn release<T>(
-    lane: &Lane,
+/// Hands back what was fetched and not given to a call, also what waits to be taken. The newest first: each goes before
+/// the head of the queue, where the oldest has to be in the end.
+fn hand_back<T>(
+    fetched: &mut mpsc::Receiver<Fetched>,
     backlog: &mut Backlog,
     gathered: &mut Vec<Gathered<T>>,
     outbox: &mut Outbox,
 ) {
-    for Gathered { job, hold, index } in gathered.drain(..) {
-        outbox.push(lane, hold, index, job.delivery, Disposition::Release);
+    let mut backlogs = vec![std::mem::take(backlog)];
+    while let Ok(batch) = fetched.try_recv() {
+        backlogs.push(Backlog::of(batch));
     }
-    while let Some((hold, index, delivery)) = backlog.next() {
-        outbox.push_unstarted(hold, index, delivery);
+    for backlog in backlogs.iter_mut().rev() {
+        while let Some((hold, index, delivery)) = backlog.next() {
+            outbox.push_unstarted(hold, index, delivery);
+        }
+    }
+    for Gathered { job, hold, index } in gathered.drain(..).rev() {
+        outbox.push(hold, index, job.delivery, Disposition::Release);
     }
 }
 

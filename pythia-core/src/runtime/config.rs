@@ -27,7 +27,7 @@ pub struct RunnerConfig {
     #[serde(with = "humantime_serde")]
     pub sample_interval: Duration,
     /// A lane that completes no read for so long gets a new subscription; after twice that time the process is
-    /// reported as not live. Default: 15 s.
+    /// reported as not live. At least 12 s, because an idle read of some brokers takes ten. Default: 15 s.
     #[serde(with = "humantime_serde")]
     pub stall_after: Duration,
 }
@@ -85,7 +85,8 @@ pub struct RouteConfig {
     /// How many readers work on the queue side by side, each with a connection and tasks of its own; on a fan-out broker
     /// always one. Default: 2.
     pub lanes: NonZeroUsize,
-    /// How many jobs may be running at once, in all lanes together; there are never more lanes than that. Default: 100.
+    /// How many jobs may be running at once, in all lanes together; there are never more lanes than that. A call of a
+    /// batch worker gets a whole batch all the same; what it bounds is how many calls run side by side. Default: 100.
     pub concurrency: NonZeroUsize,
     /// How many messages are started in a given time, such as "100/s" or "10/min". Default: none, no limit.
     pub rate: Option<RateLimit>,

@@ -1,41 +1,47 @@
 //! The first stage of a lane: wait until there is room and reason, read a batch, pass it on.
 
-use tokio::sync::mpsc;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
+use tokio::sync::{OwnedRwLockReadGuard, mpsc};
+
+use super::FaultBackoff;
 use super::hold::Session;
-use super::lane::{Fetched, Lane};
+use super::lane::{Claim, Fetched, Lane};
 use super::settle::Outbox;
 use crate::broker::{Source, Subscription};
+use crate::error::{BrokerError, BrokerErrorKind};
 use crate::message::Delivery;
 use crate::observe::{Event, Observer};
 
 /// Runs the stage until the drain begins; then hands back and closes, after all that was fetched is settled.
 pub(super) async fn run(lane: &Lane, room: mpsc::Sender<Fetched>, mut refused: Outbox) {
-    let mut reader = None;
-    while let Some(mut open) = lane.phase.until_drain(subscribe(lane)).await {
-        match read_on(lane, &mut open, &room, &mut refused).await {
+    let mut backoff = lane.fault_backoff();
+    let mut last = None;
+    while let Some(mut reader) = lane.phase.until_drain(subscribe(lane, &mut backoff)).await {
+        match read_on(lane, &mut reader, &mut backoff, &room, &mut refused).await {
             End::Drain => {
-                reader = Some(open);
+                last = Some(reader);
                 break;
             }
-            // Its connection hangs, so there is nobody to say goodbye to: what it holds comes back after its lease.
-            End::Replace => {}
+            End::Hung => break,
+            End::Replace => replace(lane, reader).await,
         }
     }
     lane.health.stopped();
     drop((room, refused));
     lane.settled.cancelled().await;
-    if let Some(mut reader) = reader
-        && let Err(error) = reader.source.close().await
-    {
-        tracing::warn!(queue = %lane.queue, lane = lane.index, %error, "the subscription was not closed properly");
+    if let Some(mut reader) = last {
+        close(lane, &mut *reader.source).await;
     }
 }
 
 /// A subscription in use.
 struct Reader {
     source: Box<dyn Source>,
-    session: std::sync::Arc<Session>,
+    session: Arc<Session>,
     cancel_safe: bool,
     size: SizeEstimate,
 }
@@ -44,16 +50,17 @@ struct Reader {
 enum End {
     /// The runner stops.
     Drain,
+    /// The runner stops, and the source did not answer until the drain time was over.
+    Hung,
     /// A new subscription is needed.
     Replace,
 }
 
 /// Subscribes, for as long as it takes.
-async fn subscribe(lane: &Lane) -> Reader {
+async fn subscribe(lane: &Lane, backoff: &mut FaultBackoff) -> Reader {
     lane.health.connecting();
-    let mut backoff = lane.fault_backoff();
     loop {
-        match lane.broker.subscribe(&lane.queue).await {
+        match attempt(lane).await {
             Ok(Subscription {
                 source,
                 settler,
@@ -64,7 +71,7 @@ async fn subscribe(lane: &Lane) -> Reader {
                     queue: &lane.queue,
                     lane: lane.index,
                 });
-                lane.health.reading();
+                lane.health.subscribed();
                 return Reader {
                     cancel_safe,
                     source,
@@ -72,15 +79,55 @@ async fn subscribe(lane: &Lane) -> Reader {
                     size: SizeEstimate::default(),
                 };
             }
-            Err(error) => {
-                let retry_in = backoff.next_delay();
-                lane.observers.on_event(&Event::FetchFailed {
-                    queue: &lane.queue,
-                    error: &error,
-                    retry_in,
-                });
-                tokio::time::sleep(retry_in).await;
-            }
+            Err(error) => tokio::time::sleep(failed(lane, backoff, &error)).await,
+        }
+    }
+}
+
+/// Subscribes once. A connection that is neither made nor refused must not be waited for for ever.
+async fn attempt(lane: &Lane) -> Result<Subscription, BrokerError> {
+    let subscribed = lane.broker.subscribe(&lane.queue);
+    let answer = tokio::time::timeout(lane.stall_after, subscribed).await;
+    answer.unwrap_or_else(|_| {
+        Err(BrokerError::new(BrokerErrorKind::Unavailable, "subscribe")
+            .queue(&lane.queue)
+            .because(format!("no answer within {:?}", lane.stall_after)))
+    })
+}
+
+/// Reports a fault; answers how long to wait before the next try.
+fn failed(lane: &Lane, backoff: &mut FaultBackoff, error: &BrokerError) -> Duration {
+    let retry_in = backoff.next_delay();
+    lane.observers.on_event(&Event::FetchFailed {
+        queue: &lane.queue,
+        error,
+        retry_in,
+    });
+    retry_in
+}
+
+/// Gives a subscription up. What its source has claimed and not appended comes back when its lease ends, which is after
+/// the last job that was fetched through it: until then its leases are renewed.
+async fn replace(lane: &Lane, mut reader: Reader) {
+    reader.session.give_up();
+    // An at-most-once source has no leases, but it may have messages, whose loss it reports when it is closed.
+    if lane.retries_in_process {
+        let closed = close(lane, &mut *reader.source);
+        if tokio::time::timeout(LAST_WORDS, closed).await.is_err() {
+            tracing::warn!(queue = %lane.queue, lane = lane.index, "a subscription that was given up could not be closed");
+        }
+    }
+}
+
+async fn close(lane: &Lane, source: &mut dyn Source) {
+    // Settling may have used up its grace: this has some of its own.
+    tokio::select! {
+        biased;
+        closed = source.close() => if let Err(error) = closed {
+            tracing::warn!(queue = %lane.queue, lane = lane.index, %error, "the subscription was not closed properly");
+        },
+        () = lane.phase.over_for(LAST_CLOSE) => {
+            tracing::warn!(queue = %lane.queue, lane = lane.index, "the subscription was not closed: no answer");
         }
     }
 }
@@ -89,25 +136,31 @@ async fn subscribe(lane: &Lane) -> Reader {
 async fn read_on(
     lane: &Lane,
     reader: &mut Reader,
+    backoff: &mut FaultBackoff,
     room: &mpsc::Sender<Fetched>,
     refused: &mut Outbox,
 ) -> End {
-    let mut backoff = lane.fault_backoff();
     loop {
-        let Some(Some((place, mut claim, presence))) = lane
-            .phase
-            .until_drain(admission(lane, room, &reader.size))
-            .await
+        let admission = lane.phase.until_drain(admission(lane, room, &reader.size));
+        let Some(Some(Admission {
+            place,
+            mut claim,
+            presence,
+        })) = waiting(lane, admission).await
         else {
             return End::Drain;
         };
-        lane.health.reading();
+        lane.health.admitted();
         let mut deliveries = Vec::new();
+        // Cancel safety: a read is dropped where the source says that it may be, or where the source is given up with it.
         let read = tokio::select! {
             biased;
             read = reader.source.receive(claim.max(), &mut deliveries) => read,
             () = lane.phase.drain_begins(), if reader.cancel_safe => return End::Drain,
-            // The source bounds its reads by about a second, so this is one that will not come back.
+            () = lane.phase.drain_is_over() => return End::Hung,
+            // Else an idle read would keep a suspect waiting for as long as it lasts.
+            () = lane.solitude.is_asked_for(), if reader.cancel_safe => continue,
+            // The source bounds its reads, so this is one that will not come back.
             () = tokio::time::sleep(lane.stall_after) => {
                 lane.observers.on_event(&Event::Stalled { queue: &lane.queue, lane: lane.index, silent: lane.stall_after });
                 return End::Replace;
@@ -115,28 +168,19 @@ async fn read_on(
         };
         claim.keep(deliveries.len());
         if let Err(error) = read {
-            let retry_in = backoff.next_delay();
-            lane.observers.on_event(&Event::FetchFailed {
-                queue: &lane.queue,
-                error: &error,
-                retry_in,
-            });
+            drop((place, claim, presence));
+            lane.health.connecting();
+            let pause = tokio::time::sleep(failed(lane, backoff, &error));
+            if lane.phase.until_drain(pause).await.is_none() {
+                return End::Drain;
+            }
             if error.is_subscription_lost() {
                 return End::Replace;
             }
-            lane.health.connecting();
-            if lane
-                .phase
-                .until_drain(tokio::time::sleep(retry_in))
-                .await
-                .is_none()
-            {
-                return End::Drain;
-            }
             continue;
         }
-        backoff = lane.fault_backoff();
-        lane.health.reading();
+        *backoff = lane.fault_backoff();
+        lane.health.has_read();
         if deliveries.is_empty() {
             continue;
         }
@@ -148,7 +192,16 @@ async fn read_on(
         });
         if deliveries[0].alone {
             drop(presence);
-            run_alone(lane, &reader.session, deliveries, place, refused).await;
+            run_alone(
+                lane,
+                &reader.session,
+                deliveries,
+                place,
+                claim,
+                room,
+                refused,
+            )
+            .await;
         } else {
             let hold = reader.session.hold(&deliveries, Some(presence));
             place.send(Fetched { deliveries, hold });
@@ -156,11 +209,27 @@ async fn read_on(
     }
 }
 
-type Admission<'a> = (
-    mpsc::Permit<'a, Fetched>,
-    super::lane::Claim<'a>,
-    tokio::sync::OwnedRwLockReadGuard<()>,
-);
+/// The future's output. If it can't be had at once, the lane is waiting meanwhile, and known to have reason to.
+async fn waiting<F: Future>(lane: &Lane, future: F) -> F::Output {
+    let mut future = pin!(future);
+    match future.as_mut().now_or_never() {
+        Some(output) => output,
+        None => {
+            lane.health.waiting();
+            future.await
+        }
+    }
+}
+
+/// Leave to read.
+struct Admission<'a> {
+    /// Where the batch goes.
+    place: mpsc::Permit<'a, Fetched>,
+    /// By the breaker and the rate.
+    claim: Claim<'a>,
+    /// No suspect runs.
+    presence: OwnedRwLockReadGuard<()>,
+}
 
 /// Waits until a batch has a place to go, the breaker and the rate let some through, and no suspect wants to be alone.
 /// `None` if the process stage is gone. Cancel safe: what was granted is given back.
@@ -169,45 +238,55 @@ async fn admission<'a>(
     room: &'a mpsc::Sender<Fetched>,
     size: &SizeEstimate,
 ) -> Option<Admission<'a>> {
-    let place = match room.try_reserve() {
-        Ok(place) => place,
-        Err(_) => {
-            lane.health.waiting();
-            room.reserve().await.ok()?
-        }
-    };
-    let claim = lane
-        .claim(size.limit(lane.appetite(), lane.batch_bytes))
-        .await;
-    let presence = lane.solitude.presence().await;
-    Some((place, claim, presence))
+    let place = room.reserve().await.ok()?;
+    let max = size.limit(lane.appetite(), lane.batch_bytes);
+    Some(Admission {
+        place,
+        claim: lane.claim(max).await,
+        presence: lane.solitude.presence().await,
+    })
 }
 
-/// Passes a suspect on with nothing beside it, and waits until it is settled; or hands it back, if another one is first.
+/// Passes a suspect on with nothing beside it, and waits until it is settled; or hands it back, if another one is first or
+/// the runner stops.
 async fn run_alone(
     lane: &Lane,
-    session: &std::sync::Arc<Session>,
+    session: &Arc<Session>,
     deliveries: Vec<Delivery>,
     place: mpsc::Permit<'_, Fetched>,
+    claim: Claim<'_>,
+    room: &mpsc::Sender<Fetched>,
     refused: &mut Outbox,
 ) {
     let hold = session.hold(&deliveries, None);
     lane.health.waiting();
-    match lane.solitude.alone().await {
-        Some(_alone) => {
-            place.send(Fetched {
-                deliveries,
-                hold: std::sync::Arc::clone(&hold),
-            });
-            hold.all_settled().await;
+    // Cancel safety: the first to ask for the room makes way for others when it is dropped.
+    let alone = lane
+        .phase
+        .until_drain(lane.solitude.alone())
+        .await
+        .flatten();
+    if alone.is_some() {
+        place.send(Fetched {
+            deliveries,
+            hold: Arc::clone(&hold),
+        });
+    } else {
+        for (index, delivery) in (0..).zip(deliveries) {
+            refused.push_unstarted(Arc::clone(&hold), index, delivery);
         }
-        None => {
-            for (index, delivery) in (0..).zip(deliveries) {
-                refused.push_unstarted(std::sync::Arc::clone(&hold), index, delivery);
-            }
-            refused.flush();
-            hold.all_settled().await;
-        }
+        refused.flush();
+    }
+    drop(claim);
+    // Cancel safety: notices, and a timer. If the process stage is gone, nobody will settle it.
+    tokio::select! {
+        () = hold.all_settled() => {}
+        () = room.closed() => {}
+    }
+    if alone.is_none() {
+        // It stands at the head of the queue again, and would be refused again.
+        let free = tokio::time::timeout(RETURN, lane.solitude.is_free());
+        lane.phase.until_drain(free).await;
     }
 }
 
@@ -242,6 +321,12 @@ impl SizeEstimate {
 
 /// The size of the first fetch of a subscription.
 const CAUTIOUS: usize = 16;
+/// How long a lane that had to hand a suspect back waits for the other suspect, at most, before it looks again.
+const RETURN: Duration = Duration::from_secs(5);
+/// How long a source that is given up may take to say what is lost.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a source may take to close after the drain time. Longer than the settle stage has.
+const LAST_CLOSE: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {

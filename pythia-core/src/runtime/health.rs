@@ -26,7 +26,8 @@ pub struct LaneStatus {
     pub lane: usize,
     /// What it does.
     pub state: LaneState,
-    /// How long it has been in that state; for reading, since the last read that completed.
+    /// How long it has been waiting or stopped; when it reads or connects, how long ago its last read completed, or what
+    /// it waited for came.
     pub since: Duration,
 }
 
@@ -34,13 +35,14 @@ pub struct LaneStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LaneState {
-    /// It has no subscription yet, or lost it.
+    /// It has no subscription yet, or its latest read failed.
     Connecting,
     /// It reads from the broker.
     Reading,
     /// The runner has ended, or is ending.
     Stopped,
-    /// It has reason not to read: its jobs are at their limit, the breaker is open, or the rate is used up.
+    /// It has reason not to read: its jobs are at their limit, the breaker is open, the rate is used up, or a message that
+    /// may have killed processes runs alone.
     Waiting,
 }
 
@@ -57,7 +59,8 @@ impl Health {
             queue: queue.clone(),
             lane,
             state: AtomicU8::new(CONNECTING),
-            since: AtomicU64::new(0),
+            entered: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
             epoch: Instant::now(),
         });
         self.lanes().push(Arc::clone(&health));
@@ -130,7 +133,10 @@ pub(super) struct LaneHealth {
     queue: QueueName,
     lane: usize,
     state: AtomicU8,
-    since: AtomicU64,
+    /// When it entered its state.
+    entered: AtomicU64,
+    /// When a read completed, or a wait ended, for the last time.
+    progress: AtomicU64,
     epoch: Instant,
 }
 
@@ -139,10 +145,22 @@ impl LaneHealth {
         self.enter(CONNECTING);
     }
 
-    /// A read has completed, or a wait is over: the next read begins.
-    pub(super) fn reading(&self) {
+    pub(super) fn subscribed(&self) {
         self.enter(READING);
-        self.since.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// What was waited for has come. That nothing was waited for is no progress, and what failed before the next read
+    /// is still to be shown to work.
+    pub(super) fn admitted(&self) {
+        if self.state.load(Ordering::Relaxed) == WAITING {
+            self.has_read();
+        }
+    }
+
+    /// A read has completed.
+    pub(super) fn has_read(&self) {
+        self.enter(READING);
+        self.progress.store(self.now(), Ordering::Relaxed);
     }
 
     pub(super) fn waiting(&self) {
@@ -155,24 +173,22 @@ impl LaneHealth {
 
     fn enter(&self, state: u8) {
         if self.state.swap(state, Ordering::Relaxed) != state {
-            self.since.store(self.now(), Ordering::Relaxed);
+            self.entered.store(self.now(), Ordering::Relaxed);
         }
     }
 
     fn status(&self) -> LaneStatus {
+        let (state, since) = match self.state.load(Ordering::Relaxed) {
+            READING => (LaneState::Reading, &self.progress),
+            STOPPED => (LaneState::Stopped, &self.entered),
+            WAITING => (LaneState::Waiting, &self.entered),
+            _ => (LaneState::Connecting, &self.progress),
+        };
         LaneStatus {
             queue: self.queue.clone(),
             lane: self.lane,
-            state: match self.state.load(Ordering::Relaxed) {
-                READING => LaneState::Reading,
-                STOPPED => LaneState::Stopped,
-                WAITING => LaneState::Waiting,
-                _ => LaneState::Connecting,
-            },
-            since: Duration::from_millis(
-                self.now()
-                    .saturating_sub(self.since.load(Ordering::Relaxed)),
-            ),
+            state,
+            since: Duration::from_millis(self.now().saturating_sub(since.load(Ordering::Relaxed))),
         }
     }
 

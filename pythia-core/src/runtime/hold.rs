@@ -2,7 +2,7 @@
 //! a batch noticed.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ pub(crate) struct Session {
     pub(crate) settler: Arc<dyn Settler>,
     pub(crate) lease: Option<Duration>,
     holds: Mutex<Vec<Arc<Hold>>>,
+    given_up: AtomicBool,
 }
 
 impl Session {
@@ -26,6 +27,7 @@ impl Session {
             settler,
             lease,
             holds: Mutex::new(Vec::new()),
+            given_up: AtomicBool::new(false),
         })
     }
 
@@ -53,7 +55,7 @@ impl Session {
     pub(crate) fn receipts(&self) -> Vec<Receipt> {
         let holds = lock(&self.holds);
         let held = holds.iter().flat_map(|hold| hold.tickets.iter());
-        held.filter(|ticket| !ticket.is_settling())
+        held.filter(|ticket| !ticket.is_settled())
             .map(|ticket| ticket.receipt)
             .collect()
     }
@@ -64,7 +66,7 @@ impl Session {
         let holds = lock(&self.holds);
         let held = holds.iter().flat_map(|hold| hold.tickets.iter());
         // What was settled while the renewal flew is not lost: the broker just knows it no longer.
-        let lost = held.filter(|ticket| !ticket.is_settling() && lost.contains(&ticket.receipt));
+        let lost = held.filter(|ticket| ticket.is_in_hand() && lost.contains(&ticket.receipt));
         lost.filter(|ticket| ticket.cancel(CancelReason::LeaseLost))
             .count() as u64
     }
@@ -79,8 +81,15 @@ impl Session {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.holds).is_empty()
+    /// Its source is gone.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    /// Whether its leases are to be renewed. Once its source is gone, only for as long as something is held through it:
+    /// what the source has claimed and not passed on comes back when this sign of life ends, and only then.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.given_up.load(Ordering::Acquire) || !lock(&self.holds).is_empty()
     }
 }
 
@@ -107,15 +116,19 @@ impl Hold {
         Cancellation::new(&self.tickets, index as usize)
     }
 
-    /// Notes that dispositions of these deliveries go out to the broker, or that they did not arrive there.
-    pub(crate) fn settling(&self, indexes: &[u32], settling: bool) {
+    /// Notes that dispositions of these deliveries go out to the broker.
+    pub(crate) fn sent(&self, indexes: &[u32]) {
         for &index in indexes {
-            self.tickets[index as usize].set_settling(settling);
+            self.tickets[index as usize].sent();
         }
     }
 
-    /// Notes that so many of the batch are settled.
-    pub(crate) fn settled(self: &Arc<Self>, count: usize) {
+    /// Notes that these deliveries are settled, or are left to their leases.
+    pub(crate) fn settled(self: &Arc<Self>, indexes: &[u32]) {
+        for &index in indexes {
+            self.tickets[index as usize].settled();
+        }
+        let count = indexes.len();
         if self.unsettled.fetch_sub(count, Ordering::AcqRel) == count {
             lock(&self.session.holds).retain(|hold| !Arc::ptr_eq(hold, self));
             *lock(&self.presence) = None;

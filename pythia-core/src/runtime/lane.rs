@@ -14,9 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::health::LaneHealth;
@@ -26,7 +25,7 @@ use super::shutdown::Phase;
 use super::solitude::Solitude;
 use super::totals::Totals;
 use super::upkeep::Upkeep;
-use super::{FaultBackoff, fetch, renew, settle};
+use super::{FaultBackoff, fetch, jittered, renew, settle};
 use crate::broker::{Broker, Settler};
 use crate::message::{Delivery, QueueName};
 use crate::observe::Observers;
@@ -70,9 +69,11 @@ pub(super) struct Lane {
     /// How many messages the next fetch should ask for.
     appetite: AtomicUsize,
     sessions: Mutex<Vec<Arc<Session>>>,
-    /// When the process stage's current poll began, in ms since the epoch, plus one; zero between polls.
-    polled: AtomicU64,
-    epoch: Instant,
+    session_opened: Notify,
+    /// The lease of the latest session, in ms; zero: none.
+    lease_ms: AtomicU64,
+    /// How many polls of the process stage have begun or ended: odd during a poll.
+    polls: AtomicU64,
 }
 
 /// What a route decides about each of its lanes.
@@ -129,8 +130,9 @@ impl Lane {
             slots: Semaphore::new(2 * plan.batch + concurrency),
             appetite: AtomicUsize::new(plan.batch.min(concurrency)),
             sessions: Mutex::new(Vec::new()),
-            polled: AtomicU64::new(0),
-            epoch: Instant::now(),
+            session_opened: Notify::new(),
+            lease_ms: AtomicU64::new(0),
+            polls: AtomicU64::new(0),
         }
     }
 
@@ -150,11 +152,12 @@ impl Lane {
         let (units, settlements) = mpsc::unbounded_channel();
 
         let lane = Arc::clone(self);
-        let refused = Outbox::new(units.clone());
+        let refused = Outbox::new(Arc::clone(self), units.clone());
         tasks.spawn(async move { fetch::run(&lane, room, refused).await });
 
         let lane = Arc::clone(self);
-        let stage = process(Arc::clone(self), fetched, Outbox::new(units));
+        let outbox = Outbox::new(Arc::clone(self), units);
+        let stage = process(Arc::clone(self), fetched, outbox);
         tasks.spawn(Watched { lane, stage });
 
         let lane = Arc::clone(self);
@@ -173,12 +176,7 @@ impl Lane {
     /// given back when the claim is dropped.
     pub(super) async fn claim(&self, max: usize) -> Claim<'_> {
         let allowance = match &self.gate {
-            Some(gate) => {
-                if gate.is_shut() {
-                    self.health.waiting();
-                }
-                gate.allowance(max).await
-            }
+            Some(gate) => gate.allowance(max).await,
             None => Allowance::unlimited(max),
         };
         let mut claim = Claim {
@@ -188,24 +186,25 @@ impl Lane {
             allowance,
         };
         if let Some(rate) = claim.rate {
-            self.health.waiting();
             claim.max = rate.reserve(claim.max).await;
             claim.reserved = claim.max;
         }
         claim
     }
 
-    /// Whether what is fetched and not started has to go back.
+    /// Whether what is fetched and not started has to go back. An at-most-once broker takes nothing back, so its messages
+    /// wait out an open breaker here, and are processed while there is time: what is left then is lost, and reported.
     pub(super) fn refuses_unstarted(&self) -> bool {
-        // An at-most-once broker takes nothing back, so its messages are waited with, and drained.
-        !self.retries_in_process
-            && (self.phase.is_draining() || self.gate.as_ref().is_some_and(|gate| gate.is_shut()))
+        if self.retries_in_process {
+            return self.phase.is_over();
+        }
+        self.phase.is_draining() || self.gate.as_ref().is_some_and(|gate| gate.is_shut())
     }
 
     /// Waits until what is fetched and not started has to go back. Cancel safe.
     pub(super) async fn unstarted_is_refused(&self) {
         if self.retries_in_process {
-            return std::future::pending().await;
+            return self.phase.drain_is_over().await;
         }
         match &self.gate {
             Some(gate) => tokio::select! {
@@ -216,11 +215,13 @@ impl Lane {
         }
     }
 
-    /// Waits until the breaker lets calls through again. Cancel safe.
-    pub(super) async fn gate_opens(&self) {
-        match &self.gate {
-            Some(gate) => gate.opens().await,
-            None => tokio::task::yield_now().await,
+    /// Waits until a call that was refused may be made again where it is. Cancel safe.
+    pub(super) async fn may_be_called_again(&self) {
+        // Those that were refused together must not all come back at once; and a worker that refuses by itself, with no
+        // breaker to wait for, must not be called in a tight loop.
+        tokio::time::sleep(jittered(REFUSED)).await;
+        if let Some(gate) = &self.gate {
+            gate.opens().await;
         }
     }
 
@@ -248,13 +249,13 @@ impl Lane {
         self.appetite.load(Ordering::Relaxed)
     }
 
-    /// Learns from one round of starts. While jobs finish where they start, batches grow to the limit. Once they wait,
-    /// what is fetched ahead would wait behind them while other workers are idle: then no more is asked for than fits
-    /// the window, and a quarter of it ahead.
+    /// Learns from one round of starts. While jobs finish where they start, batches grow to the limit, unless they take so
+    /// long that what is fetched ahead waits behind them while other workers are idle. Once jobs wait for something, no
+    /// more is asked for than fits the window, and a quarter of it ahead.
     pub(super) fn learn(&self, round: Round, running: usize) {
         let appetite = match round {
             Round::InPlace => self.appetite().saturating_mul(2),
-            Round::Slow => self.appetite() / 2,
+            Round::Slow { each } => (AHEAD.as_nanos() / each.as_nanos().max(1)) as usize,
             Round::Waiting => self
                 .concurrency
                 .saturating_sub(running)
@@ -264,20 +265,40 @@ impl Lane {
             .store(appetite.clamp(1, self.batch), Ordering::Relaxed);
     }
 
+    /// Each fetch asks for a whole batch.
+    pub(super) fn wants_whole_batches(&self) {
+        self.appetite.store(self.batch, Ordering::Relaxed);
+    }
+
     pub(super) fn open_session(
         &self,
         settler: Arc<dyn Settler>,
         lease: Option<Duration>,
     ) -> Arc<Session> {
         let session = Session::new(settler, lease);
-        let mut sessions = self.lock_sessions();
-        sessions.retain(|session| !session.is_empty());
-        sessions.push(Arc::clone(&session));
+        self.lock_sessions().push(Arc::clone(&session));
+        let lease_ms = lease.map_or(0, |lease| (lease.as_millis() as u64).max(1));
+        self.lease_ms.store(lease_ms, Ordering::Relaxed);
+        self.session_opened.notify_one();
         session
     }
 
+    /// Waits until a session was opened since this was asked last. For one waiter; cancel safe.
+    pub(super) async fn session_opened(&self) {
+        self.session_opened.notified().await;
+    }
+
+    /// The sessions whose leases are to be renewed.
     pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
-        self.lock_sessions().clone()
+        let mut sessions = self.lock_sessions();
+        sessions.retain(|session| session.is_alive());
+        sessions.clone()
+    }
+
+    /// How long the broker lets this lane be silent.
+    pub(super) fn lease(&self) -> Option<Duration> {
+        let lease_ms = self.lease_ms.load(Ordering::Relaxed);
+        (lease_ms > 0).then(|| Duration::from_millis(lease_ms))
     }
 
     /// Running jobs end at their next poll, and those that look at their cancellation learn of it.
@@ -286,10 +307,9 @@ impl Lane {
         self.sessions().iter().for_each(|session| session.cancel());
     }
 
-    /// How long the process stage has been in one poll, if it is in one.
-    pub(super) fn blocked_for(&self) -> Option<Duration> {
-        let began = self.polled.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(Duration::from_millis(self.now().saturating_sub(began)))
+    /// How many polls of the process stage have begun or ended so far: odd during a poll.
+    pub(super) fn polls(&self) -> u64 {
+        self.polls.load(Ordering::Relaxed)
     }
 
     /// A new series of growing pauses after faults of the broker.
@@ -304,12 +324,6 @@ impl Lane {
     fn lock_sessions(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Session>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn now(&self) -> u64 {
-        Instant::now()
-            .saturating_duration_since(self.epoch)
-            .as_millis() as u64
-    }
 }
 
 /// How a round of starts went.
@@ -317,8 +331,8 @@ impl Lane {
 pub(super) enum Round {
     /// All jobs finished where they were started, quickly.
     InPlace,
-    /// The round took so long that it was cut.
-    Slow,
+    /// The round took so long that it was cut; each job took this long.
+    Slow { each: Duration },
     /// Some are waiting for something.
     Waiting,
 }
@@ -359,7 +373,8 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// The process stage, with the beginning of each poll noted: a poll that does not end is a handler that blocks.
+/// The process stage, with the beginning and the end of each poll counted: a poll that does not end is a handler that
+/// blocks, and `watch` sees it.
 struct Watched {
     lane: Arc<Lane>,
     stage: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -369,11 +384,15 @@ impl Future for Watched {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.lane
-            .polled
-            .store(self.lane.now() + 1, Ordering::Relaxed);
+        self.lane.polls.fetch_add(1, Ordering::Relaxed);
         let polled = self.stage.as_mut().poll(cx);
-        self.lane.polled.store(0, Ordering::Relaxed);
+        self.lane.polls.fetch_add(1, Ordering::Relaxed);
         polled
     }
 }
+
+/// How much work may be fetched ahead of jobs that compute: more than a round trip to a distant broker, less than anyone
+/// would wait for in vain.
+const AHEAD: Duration = Duration::from_millis(50);
+/// How long a call that was refused is held back.
+const REFUSED: Duration = Duration::from_millis(100);

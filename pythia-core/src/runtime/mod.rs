@@ -3,15 +3,18 @@
 //! | file | what it does |
 //! |---|---|
 //! | `fetch` | first stage of a lane: waits for room and reason, reads a batch |
-//! | `process`, `batch` | second stage: decode, layers, worker, decision; for one message, for many |
+//! | `process`, `batch` | second stage: a bounded window of jobs; or calls for many messages each |
+//! | `attempt` | decode, layers, worker, decision for one message |
 //! | `settle` | third stage: dispositions to the broker, in batches |
 //! | `lane` | joins the stages |
 //! | `hold`, `renew` | what is fetched and not settled, and the renewal of its leases |
+//! | `watch` | a thread that sees handlers which block theirs |
 //! | `solitude` | a message that may have killed processes runs alone |
 //! | `upkeep`, `sample` | one loop a queue for what is due, one a broker for gauges |
 //! | `route`, `config` | what a user says about a queue |
 //! | `shutdown`, `health`, `totals`, `log` | the end, probes, the summary, log lines |
 
+mod attempt;
 mod batch;
 mod config;
 mod fetch;
@@ -28,6 +31,7 @@ mod shutdown;
 mod solitude;
 mod totals;
 mod upkeep;
+mod watch;
 
 use std::fmt;
 use std::future::Future;
@@ -49,6 +53,7 @@ use self::shutdown::Phase;
 use self::solitude::Solitude;
 use self::totals::Totals;
 use self::upkeep::Upkeep;
+use self::watch::Watch;
 use crate::broker::{Broker, Guarantee};
 use crate::config::Config;
 use crate::error::{ConfigError, WorkError};
@@ -305,7 +310,7 @@ impl Runner {
         }
         let phase = Phase::default();
         let totals = Arc::new(Totals::default());
-        let mut tasks = self.spawn(&phase, &totals);
+        let (mut tasks, watch) = self.spawn(&phase, &totals);
 
         let mut shutdown = std::pin::pin!(shutdown);
         let ended = tokio::select! {
@@ -330,7 +335,7 @@ impl Runner {
                     Some(Err(failure)) => Some(failure),
                     None => {
                         phase.end_drain();
-                        all_end(&mut tasks).await.err()
+                        abandoned(&phase, all_end(&mut tasks)).await.err()
                     }
                 }
             }
@@ -338,7 +343,18 @@ impl Runner {
         };
         // After a failure the others are stopped without waiting for their jobs.
         phase.end_drain();
-        while tasks.join_next().await.is_some() {}
+        let rest = async {
+            while tasks.join_next().await.is_some() {}
+            Ok(())
+        };
+        abandoned(&phase, rest).await.unwrap_or_default();
+        if !tasks.is_empty() {
+            tracing::error!(
+                tasks = tasks.len(),
+                "some handlers block their threads, or a broker's calls never end: they are left behind, and their messages come back after their lease"
+            );
+        }
+        drop((tasks, watch));
         stop(&self.routes).await;
         match failure {
             Some(error) => Err(RunError(Failure::Task(error))),
@@ -346,8 +362,9 @@ impl Runner {
         }
     }
 
-    fn spawn(&self, phase: &Phase, totals: &Arc<Totals>) -> JoinSet<()> {
+    fn spawn(&self, phase: &Phase, totals: &Arc<Totals>) -> (JoinSet<()>, Watch) {
         let mut tasks = JoinSet::new();
+        let mut lanes = Vec::new();
         let solitude = Solitude::default();
         let mut brokers: Vec<(Arc<dyn Broker>, Vec<QueueName>)> = Vec::new();
         for Built {
@@ -379,6 +396,7 @@ impl Runner {
                     solitude.clone(),
                     phase.clone(),
                 ));
+                lanes.push(Arc::clone(&lane));
                 let route = Arc::clone(route);
                 lane.spawn(&mut tasks, &upkeep, |lane, fetched, outbox| {
                     route.process(lane, fetched, outbox)
@@ -406,7 +424,19 @@ impl Runner {
             let phase = phase.clone();
             tasks.spawn(async move { sampler.run(&phase).await });
         }
-        tasks
+        (tasks, Watch::start(lanes))
+    }
+}
+
+/// The end of the tasks, unless they have not ended some time after the drain.
+async fn abandoned(
+    phase: &Phase,
+    ends: impl Future<Output = Result<(), JoinError>>,
+) -> Result<(), JoinError> {
+    tokio::select! {
+        biased;
+        ended = ends => ended,
+        () = phase.over_for(LAST_TASK) => Ok(()),
     }
 }
 
@@ -494,6 +524,8 @@ impl FaultBackoff {
     }
 }
 
+/// How long tasks may take to end after the drain time, which is longer than any of them needs.
+const LAST_TASK: Duration = Duration::from_secs(4);
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 

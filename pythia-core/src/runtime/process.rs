@@ -1,12 +1,10 @@
-//! The second stage of a lane: decode, the layers, the worker, and the decision. Everything between a fetched batch and
-//! its dispositions happens here, in one task a lane: no spawn per message.
+//! The second stage of a lane: starts what was fetched, and sees it through to its disposition. All of it happens in one
+//! task a lane: no spawn per message. What happens to one message is in `attempt`.
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
@@ -15,15 +13,14 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::attempt::{Finished, Outcome, attempt};
 use super::hold::Hold;
 use super::lane::{Fetched, Lane, Round};
 use super::settle::Outbox;
 use crate::codec::Codec;
-use crate::error::{WorkError, WorkErrorKind};
-use crate::job::{Cancellation, Job};
+use crate::job::Cancellation;
 use crate::message::Delivery;
-use crate::observe::{Event, GapCause, JobReport, Observer};
-use crate::settlement::{Disposition, decide};
+use crate::observe::{Event, JobReport, Observer};
 use crate::worker::Worker;
 
 /// Runs the stage until the fetch stage has ended and all that it fetched has a disposition.
@@ -38,12 +35,12 @@ pub(super) async fn run<W, C>(
     C: Codec<W::Input>,
 {
     let start =
-        |delivery: Delivery, cancellation| attempt(worker, codec, lane, delivery, cancellation);
+        |delivery, cancellation, began| attempt(worker, codec, lane, delivery, cancellation, began);
     let mut stage = Stage {
         lane,
         backlog: Backlog::default(),
         window: FuturesUnordered::new(),
-        spare: None,
+        spare: Vec::new(),
         reports: Vec::new(),
         outbox,
     };
@@ -56,24 +53,28 @@ pub(super) async fn run<W, C>(
         tokio::select! {
             biased;
             () = lane.phase.drain_is_over(), if !cut => {
-                stage.cut_short();
+                stage.cut_short(&mut fetched);
                 cut = true;
             }
-            () = lane.unstarted_is_refused(), if !stage.backlog.is_empty() => stage.release_backlog(),
+            () = lane.unstarted_is_refused(), if !stage.backlog.is_empty() => {
+                stage.hand_back(&mut fetched);
+            }
             Some(finished) = stage.window.next(), if !stage.window.is_empty() => {
                 stage.collect(finished);
             }
             () = lane.startable(), if can_start => {
-                std::future::poll_fn(|cx| {
-                    stage.start_some(cx, &start);
-                    Poll::Ready(())
-                })
-                .await;
-                // A handler that computes without awaiting must not keep the window from being polled.
-                tokio::task::consume_budget().await;
+                let round = std::future::poll_fn(|cx| Poll::Ready(stage.start_some(cx, &start))).await;
+                // What has ended must not wait for what is started next, which may take its time.
+                stage.flush();
+                // Handlers that compute without awaiting must not keep this thread's other tasks from running, such as
+                // the settle stage that the flush has woken.
+                match round {
+                    Round::Slow { .. } => tokio::task::yield_now().await,
+                    Round::InPlace | Round::Waiting => tokio::task::consume_budget().await,
+                }
             }
             batch = fetched.recv(), if open && stage.backlog.is_empty() => match batch {
-                Some(batch) => stage.backlog.fill(batch),
+                Some(batch) => stage.backlog = Backlog::of(batch),
                 None => open = false,
             },
         }
@@ -88,8 +89,8 @@ struct Stage<'a, F> {
     backlog: Backlog,
     /// Started, and pending at their first poll.
     window: FuturesUnordered<Running<F>>,
-    /// The allocation of a job that finished at its first poll, for the next one.
-    spare: Option<Pin<Box<Option<F>>>>,
+    /// Places of jobs that have ended, for the next ones.
+    spare: Vec<Place<F>>,
     reports: Vec<JobReport>,
     outbox: Outbox,
 }
@@ -101,15 +102,19 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
 
     /// Starts as many of the backlog as there is room for, each polled once in place: most handlers that don't wait are
     /// done by then, and never enter the window.
-    fn start_some(&mut self, cx: &mut Context<'_>, start: &impl Fn(Delivery, Cancellation) -> F) {
+    fn start_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        start: &impl Fn(Delivery, Cancellation, Instant) -> F,
+    ) -> Round {
         let began = Instant::now();
-        let now = SystemTime::now();
+        let mut now = began;
+        let wall = SystemTime::now();
         let mut round = Round::InPlace;
+        let mut started = 0;
         while self.window.len() < self.lane.concurrency {
-            if self.lane.refuses_unstarted() {
-                return self.release_backlog();
-            }
-            if self.backlog.is_empty() || !self.lane.take_slot() {
+            let may_start = !self.backlog.is_empty() && !self.lane.refuses_unstarted();
+            if !may_start || !self.lane.take_slot() {
                 break;
             }
             let Some((hold, index, delivery)) = self.backlog.next() else {
@@ -117,38 +122,44 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
             };
             let waited = delivery
                 .enqueued_at
-                .map(|at| now.duration_since(at).unwrap_or_default());
-            let cancellation = hold.cancellation(index);
-            let mut place = self.spare.take().unwrap_or_else(|| Box::pin(None));
-            place.as_mut().set(Some(start(delivery, cancellation)));
+                .map(|at| wall.duration_since(at).unwrap_or_default());
+            let job = start(delivery, hold.cancellation(index), now);
+            let mut place = self.spare.pop().unwrap_or_else(|| Box::pin(None));
+            place.as_mut().set(Some(job));
             let mut running = Running {
-                place,
+                place: Some(place),
                 hold,
                 index,
                 waited,
             };
             match running.poll_unpin(cx) {
                 Poll::Ready(ended) => {
-                    let mut place = running.place;
-                    place.as_mut().set(None);
-                    self.spare = Some(place);
+                    now = ended.finished.outcome.ended;
                     self.collect_one(ended);
                 }
                 Poll::Pending => {
                     self.window.push(running);
                     round = Round::Waiting;
+                    now = Instant::now();
                 }
             }
-            if Instant::now().saturating_duration_since(began) > SLICE {
-                round = Round::Slow;
+            started += 1;
+            let took = now.saturating_duration_since(began);
+            if took > SLICE {
+                round = Round::Slow {
+                    each: took / started,
+                };
                 break;
             }
         }
-        self.lane.learn(round, self.window.len());
+        if started > 0 {
+            self.lane.learn(round, self.window.len());
+        }
+        round
     }
 
     /// Takes a finished job and all others that are finished by now.
-    fn collect(&mut self, first: Ended) {
+    fn collect(&mut self, first: Ended<F>) {
         self.collect_one(first);
         while let Some(Some(ended)) = self.window.next().now_or_never() {
             self.collect_one(ended);
@@ -158,18 +169,20 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
     fn collect_one(
         &mut self,
         Ended {
-            finished,
+            finished: Finished { delivery, outcome },
+            place,
             hold,
             index,
             waited,
-        }: Ended,
+        }: Ended<F>,
     ) {
-        let Finished {
-            delivery,
+        let Outcome {
             disposition,
-            took,
             failure,
-        } = finished;
+            took,
+            ..
+        } = outcome;
+        self.spare.push(place);
         if let Some(took) = took {
             self.reports.push(JobReport {
                 failure,
@@ -177,20 +190,27 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
                 waited,
             });
         }
-        self.outbox
-            .push(self.lane, hold, index, delivery, disposition);
+        self.outbox.push(hold, index, delivery, disposition);
     }
 
-    /// Hands back what was fetched and not started: the breaker is open, or the runner stops.
-    fn release_backlog(&mut self) {
-        while let Some((hold, index, delivery)) = self.backlog.next() {
-            self.outbox.push_unstarted(hold, index, delivery);
+    /// Hands back what was fetched and not started, also what waits to be taken: the breaker is open, or the runner stops.
+    fn hand_back(&mut self, fetched: &mut mpsc::Receiver<Fetched>) {
+        let mut backlogs = vec![std::mem::take(&mut self.backlog)];
+        while let Ok(batch) = fetched.try_recv() {
+            backlogs.push(Backlog::of(batch));
+        }
+        // The newest first: each goes before the head of the queue, where the oldest has to be in the end.
+        for backlog in backlogs.iter_mut().rev() {
+            while let Some((hold, index, delivery)) = backlog.next() {
+                self.outbox.push_unstarted(hold, index, delivery);
+            }
         }
     }
 
     /// The drain time is over: what still runs is cancelled and handed back, what was not started too.
-    fn cut_short(&mut self) {
+    fn cut_short(&mut self, fetched: &mut mpsc::Receiver<Fetched>) {
         self.lane.abort();
+        self.hand_back(fetched);
         // Their wakers know nothing of it, so each is polled once more: an aborted job ends without polling its worker.
         let mut cx = Context::from_waker(Waker::noop());
         let mut ended = Vec::new();
@@ -200,18 +220,7 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
             }
         }
         self.window.clear();
-        if self.lane.retries_in_process && !(ended.is_empty() && self.backlog.is_empty()) {
-            let lost = Some((ended.len() + self.backlog.len()) as u64);
-            let (queue, cause) = (&self.lane.queue, GapCause::Shutdown);
-            self.lane.observers.on_event(&Event::Gap {
-                queue,
-                cause,
-                lost,
-                lasted: None,
-            });
-        }
         ended.into_iter().for_each(|end| self.collect_one(end));
-        self.release_backlog();
     }
 
     fn flush(&mut self) {
@@ -226,146 +235,46 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
     }
 }
 
-/// One message from its bytes to its disposition.
-///
-/// On an at-most-once broker nobody would hand it out again, so retries, snoozes and waiting for the breaker happen right
-/// here.
-async fn attempt<W, C>(
-    worker: &W,
-    codec: &C,
-    lane: &Lane,
-    delivery: Delivery,
-    cancellation: Cancellation,
-) -> Finished
-where
-    W: Worker,
-    C: Codec<W::Input>,
-{
-    let input = match decode(codec, &delivery) {
-        Ok(input) => input,
-        Err(error) => {
-            let disposition = decide::<()>(&Err(error), delivery.attempt(), None);
-            return Finished {
-                delivery,
-                disposition,
-                took: Some(Duration::ZERO),
-                failure: Some(WorkErrorKind::Decode),
-            };
-        }
-    };
-    let mut job = Job::new(input, delivery, lane.queue.clone(), cancellation);
-    loop {
-        let began = Instant::now();
-        let Some(result) = unless_aborted(&lane.aborted, worker.process(&job)).await else {
-            return Finished {
-                delivery: job.delivery,
-                disposition: Disposition::Release,
-                took: None,
-                failure: None,
-            };
-        };
-        let took = Instant::now().saturating_duration_since(began);
-        let disposition = decide(&result, job.attempt(), lane.retry.as_ref());
-        let failure = result.err().map(|error| error.kind());
-        let wait = match disposition {
-            Disposition::Retry { after } if lane.retries_in_process => {
-                job.delivery.failures += 1;
-                Some(after)
-            }
-            Disposition::Snooze { after } if lane.retries_in_process => Some(after),
-            Disposition::Release if lane.retries_in_process => None,
-            disposition => {
-                return Finished {
-                    delivery: job.delivery,
-                    disposition,
-                    took: Some(took),
-                    failure,
-                };
-            }
-        };
-        let report = JobReport {
-            failure,
-            took,
-            waited: None,
-        };
-        lane.observers.on_event(&Event::Processed {
-            queue: &lane.queue,
-            jobs: &[report],
-        });
-        let pause = async {
-            match wait {
-                Some(after) => tokio::time::sleep(after).await,
-                None => lane.gate_opens().await,
-            }
-        };
-        if unless_aborted(&lane.aborted, pause).await.is_none() {
-            return Finished {
-                delivery: job.delivery,
-                disposition: Disposition::Release,
-                took: None,
-                failure: None,
-            };
-        }
-    }
-}
+/// Where a job is while it runs: on the heap, so that it can be moved into the window, and used again.
+type Place<F> = Pin<Box<Option<F>>>;
 
-/// Decodes, and takes a panic of the user's `Deserialize` for what it is: these bytes can't be read.
-pub(super) fn decode<T, C: Codec<T>>(codec: &C, delivery: &Delivery) -> Result<T, WorkError> {
-    match catch_unwind(AssertUnwindSafe(|| codec.decode(&delivery.payload))) {
-        Ok(Ok(input)) => Ok(input),
-        Ok(Err(error)) => Err(WorkError::new(WorkErrorKind::Decode, error)),
-        Err(_) => Err(WorkError::new(WorkErrorKind::Decode, "decoding panicked")),
-    }
-}
-
-/// The future's output, or `None` once the lane's jobs are aborted.
-pub(super) async fn unless_aborted<F: Future>(
-    aborted: &AtomicBool,
-    future: F,
-) -> Option<F::Output> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| {
-        if aborted.load(Ordering::Relaxed) {
-            return Poll::Ready(None);
-        }
-        future.as_mut().poll(cx).map(Some)
-    })
-    .await
-}
-
-/// What came of one message.
-pub(super) struct Finished {
-    delivery: Delivery,
-    disposition: Disposition,
-    took: Option<Duration>,
-    failure: Option<WorkErrorKind>,
-}
-
-/// A started job in its place on the heap.
+/// A started job.
 struct Running<F> {
-    place: Pin<Box<Option<F>>>,
+    /// Taken when the job has ended.
+    place: Option<Place<F>>,
     hold: Arc<Hold>,
     index: u32,
     waited: Option<Duration>,
 }
 
 /// A finished job, and where it came from.
-struct Ended {
+struct Ended<F> {
     finished: Finished,
+    /// Empty.
+    place: Place<F>,
     hold: Arc<Hold>,
     index: u32,
     waited: Option<Duration>,
 }
 
 impl<F: Future<Output = Finished>> Future for Running<F> {
-    type Output = Ended;
+    type Output = Ended<F>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
-        let Some(job) = self.place.as_mut().as_pin_mut() else {
-            unreachable!("a place is emptied only after its job has ended")
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended<F>> {
+        let job = self.place.as_mut();
+        let Some(job) = job.and_then(|place| place.as_mut().as_pin_mut()) else {
+            unreachable!("a job is not polled after its end")
         };
-        job.poll(cx).map(|finished| Ended {
+        let Poll::Ready(finished) = job.poll(cx) else {
+            return Poll::Pending;
+        };
+        let Some(mut place) = self.place.take() else {
+            unreachable!("it was there a moment ago")
+        };
+        place.as_mut().set(None);
+        Poll::Ready(Ended {
             finished,
+            place,
             hold: Arc::clone(&self.hold),
             index: self.index,
             waited: self.waited,
@@ -382,20 +291,16 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub(super) fn fill(&mut self, batch: Fetched) {
-        *self = Self {
+    pub(super) fn of(batch: Fetched) -> Self {
+        Self {
             hold: Some(batch.hold),
             deliveries: batch.deliveries.into(),
             next: 0,
-        };
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.deliveries.is_empty()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.deliveries.len()
     }
 
     pub(super) fn next(&mut self) -> Option<(Arc<Hold>, u32, Delivery)> {

@@ -1,54 +1,61 @@
-//! Lease renewal, in a task of its own: a handler that blocks its lane's thread does not lose the lane's leases.
+//! Lease renewal, in a task of its own: a handler that blocks its lane's thread does not lose the lane's leases, as long as
+//! the runtime has another thread left (see `watch`).
 
 use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use super::hold::Session;
 use super::jittered;
 use super::lane::Lane;
+use crate::error::{BrokerError, BrokerErrorKind};
+use crate::message::Receipt;
 use crate::observe::{Event, Observer};
 
 /// Renews until the lane has settled everything.
 pub(super) async fn run(lane: &Lane) {
-    loop {
-        let period = tick(lane).await;
-        tokio::select! {
-            () = lane.settled.cancelled() => return,
-            () = tokio::time::sleep(jittered(period)) => {}
+    let renewals = async {
+        loop {
+            let pause = tick(lane).await;
+            let elapsed = async {
+                match pause {
+                    Some(pause) => tokio::time::sleep(jittered(pause)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Cancel safety: a timer and a notice. A new subscription may have a shorter lease than this pause.
+            tokio::select! {
+                () = elapsed => {}
+                () = lane.session_opened() => {}
+            }
         }
+    };
+    // A renewal that is dropped half-way was for what is settled by now.
+    tokio::select! {
+        () = lane.settled.cancelled() => {}
+        () = renewals => {}
     }
 }
 
-/// Renews once. Answers when the next time is, at most.
-async fn tick(lane: &Lane) -> Duration {
-    let mut period = Duration::MAX;
-    for session in lane.sessions() {
-        let Some(lease) = session.lease else { continue };
-        // A third of a lease, so that two renewals may fail; after a failure at once a shorter one.
-        period = period.min(if renew(lane, &session).await {
-            lease / 3
-        } else {
-            lease / 12
-        });
-    }
-    if period == Duration::MAX {
-        period = WITHOUT_LEASE;
-    }
-    if let Some(blocked) = lane
-        .blocked_for()
-        .filter(|&blocked| blocked > period * 3 / 2)
-    {
-        lane.observers.on_event(&Event::LaneBlocked {
-            queue: &lane.queue,
-            lane: lane.index,
-            blocked,
-        });
-    }
-    period
+/// Renews once. Answers when the next time is, at most; `None` if there is nothing to renew.
+async fn tick(lane: &Lane) -> Option<Duration> {
+    // Side by side: the connection of a subscription that was given up hangs as a rule, and the other one must not wait.
+    let sessions = lane.sessions();
+    let renewals = sessions.iter().filter_map(|session| {
+        let lease = session.lease?;
+        Some(async move {
+            // A third of a lease, so that two renewals may fail; after a failure at once a shorter one.
+            match renew(lane, session, lease).await {
+                true => lease / 3,
+                false => lease / 12,
+            }
+        })
+    });
+    join_all(renewals).await.into_iter().min()
 }
 
-async fn renew(lane: &Lane, session: &Session) -> bool {
-    let in_flight = session.receipts();
-    let lost = match session.settler.extend(&in_flight).await {
+async fn renew(lane: &Lane, session: &Session, lease: Duration) -> bool {
+    let lost = match extend(lane, session, lease).await {
         Ok(lost) => lost,
         Err(error) => {
             lane.observers.on_event(&Event::ExtendFailed {
@@ -72,5 +79,20 @@ async fn renew(lane: &Lane, session: &Session) -> bool {
     true
 }
 
-/// How often a lane without leases is looked at.
-const WITHOUT_LEASE: Duration = Duration::from_secs(5);
+/// A renewal without an answer is given up while there is time for more than one other.
+async fn extend(
+    lane: &Lane,
+    session: &Session,
+    lease: Duration,
+) -> Result<Vec<Receipt>, BrokerError> {
+    let in_flight = session.receipts();
+    let patience = lease / 5;
+    match tokio::time::timeout(patience, session.settler.extend(&in_flight)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(
+            BrokerError::new(BrokerErrorKind::Unavailable, "renew leases")
+                .queue(&lane.queue)
+                .because(format!("no answer within {patience:?}")),
+        ),
+    }
+}

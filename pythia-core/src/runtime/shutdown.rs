@@ -2,40 +2,65 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Running, then draining, then over: each begins once and stays. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Phase {
+pub(super) struct Phase(Arc<Phases>);
+
+#[derive(Debug, Default)]
+struct Phases {
+    /// What the token says too, but only under a lock: this is looked at for each message.
+    is_draining: AtomicBool,
     draining: CancellationToken,
     over: CancellationToken,
+    over_since: OnceLock<Instant>,
 }
 
 impl Phase {
     /// Fetch no more; finish what runs; hand back what has not been started.
     pub(super) fn begin_drain(&self) {
-        self.draining.cancel();
+        self.0.is_draining.store(true, Ordering::Release);
+        self.0.draining.cancel();
     }
 
     /// Nothing is waited for any longer.
     pub(super) fn end_drain(&self) {
-        self.draining.cancel();
-        self.over.cancel();
+        self.begin_drain();
+        self.0.over_since.get_or_init(Instant::now);
+        self.0.over.cancel();
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.draining.is_cancelled()
+        self.0.is_draining.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.0.over_since.get().is_some()
     }
 
     /// Waits for the drain to begin. Cancel safe.
     pub(super) async fn drain_begins(&self) {
-        self.draining.cancelled().await;
+        self.0.draining.cancelled().await;
     }
 
     /// Waits for the drain to be over. Cancel safe.
     pub(super) async fn drain_is_over(&self) {
-        self.over.cancelled().await;
+        self.0.over.cancelled().await;
+    }
+
+    /// Waits until the drain has been over for so long: a call to a broker that is still not answered is given up then.
+    /// Cancel safe.
+    pub(super) async fn over_for(&self, grace: Duration) {
+        self.drain_is_over().await;
+        if let Some(&over_since) = self.0.over_since.get() {
+            tokio::time::sleep_until(over_since + grace).await;
+        }
     }
 
     /// The future's output, or `None` if the drain begins first; the future is dropped then, so it must be one that

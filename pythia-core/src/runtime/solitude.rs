@@ -2,17 +2,26 @@
 //! neighbour to the dead letters if it is what kills the process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 
-/// Shared by all lanes of a runner. Every fetched batch holds its presence until it is settled; a suspect waits until
-/// nobody is present, and keeps others out while it runs.
+/// Shared by all lanes of a runner. Every fetched batch holds its presence until it is settled, and every read until it
+/// is back; a suspect waits until nobody is present, and keeps others out while it runs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Solitude {
     room: Arc<RwLock<()>>,
-    taken: Arc<AtomicBool>,
+    suspect: watch::Sender<Suspect>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Suspect {
+    #[default]
+    None,
+    /// It is handed out, alone or, after its wait, not.
+    Runs,
+    /// It waits for the room.
+    Waits,
 }
 
 impl Solitude {
@@ -21,23 +30,46 @@ impl Solitude {
         Arc::clone(&self.room).read_owned().await
     }
 
+    /// Waits until a suspect asks for the room: who is present without need leaves. Cancel safe.
+    pub(super) async fn is_asked_for(&self) {
+        self.becomes(Suspect::Waits).await;
+    }
+
+    /// Waits until no suspect waits or runs. Cancel safe.
+    pub(super) async fn is_free(&self) {
+        self.becomes(Suspect::None).await;
+    }
+
     /// Has the room to oneself. `None`, at once, if another suspect waits or runs: the caller hands its own back, because
     /// it would be held beside that one.
     ///
     /// Waits at most five seconds for the others to finish: a job of hours must not keep a suspect, and with it every
-    /// fetch of this process, for hours.
+    /// fetch of this process, for hours. Cancel safe.
     pub(super) async fn alone(&self) -> Option<Alone> {
-        if self.taken.swap(true, Ordering::AcqRel) {
+        let is_first = self.suspect.send_if_modified(|suspect| {
+            let is_first = *suspect == Suspect::None;
+            if is_first {
+                *suspect = Suspect::Waits;
+            }
+            is_first
+        });
+        if !is_first {
             return None;
         }
-        let taken = Taken(Arc::clone(&self.taken));
-        let room = tokio::time::timeout(PATIENCE, Arc::clone(&self.room).write_owned())
-            .await
-            .ok();
+        let place = Place(self.suspect.clone());
+        let room = tokio::time::timeout(PATIENCE, Arc::clone(&self.room).write_owned()).await;
+        self.suspect.send_replace(Suspect::Runs);
         Some(Alone {
-            _room: room,
-            _taken: taken,
+            _room: room.ok(),
+            _place: place,
         })
+    }
+
+    async fn becomes(&self, wanted: Suspect) {
+        let mut suspect = self.suspect.subscribe();
+        if suspect.wait_for(|&now| now == wanted).await.is_err() {
+            unreachable!("the sender is borrowed with self");
+        }
     }
 }
 
@@ -45,15 +77,16 @@ impl Solitude {
 #[derive(Debug)]
 pub(super) struct Alone {
     _room: Option<OwnedRwLockWriteGuard<()>>,
-    _taken: Taken,
+    _place: Place,
 }
 
+/// The place of the one suspect.
 #[derive(Debug)]
-struct Taken(Arc<AtomicBool>);
+struct Place(watch::Sender<Suspect>);
 
-impl Drop for Taken {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.send_replace(Suspect::None);
     }
 }
 
@@ -94,9 +127,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn those_who_are_present_without_need_learn_that_a_suspect_waits() {
+        let solitude = Solitude::default();
+        assert!(solitude.is_asked_for().now_or_never().is_none());
+        solitude.is_free().await;
+        let presence = solitude.presence().await;
+        let waiting = async {
+            let alone = solitude.alone().await;
+            assert!(solitude.is_free().now_or_never().is_none());
+            drop(alone);
+        };
+        let leaving = async {
+            solitude.is_asked_for().await;
+            drop(presence);
+        };
+        tokio::join!(waiting, leaving);
+        solitude.is_free().await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_suspect_does_not_wait_for_ever() {
         let solitude = Solitude::default();
         let _presence = solitude.presence().await;
-        assert!(solitude.alone().await.is_some());
+        let _alone = solitude.alone().await.expect("the first one");
+        assert!(
+            solitude.is_asked_for().now_or_never().is_none(),
+            "nobody needs to leave for a suspect that waits no longer"
+        );
+        assert!(solitude.presence().now_or_never().is_some());
     }
 }

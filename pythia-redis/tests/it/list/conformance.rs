@@ -14,7 +14,7 @@ mod at_least_once {
         let mut capabilities = Capabilities::at_least_once();
         capabilities.fields = false;
         capabilities.max_message_bytes = Some(LIMIT);
-        conformance(Mode::AtLeastOnce, capabilities, &[]).await
+        conformance(RedisServer::start().await, Mode::AtLeastOnce, capabilities)
     }
 
     pythia_core::conformance_tests!(
@@ -27,7 +27,7 @@ mod at_most_once {
     use super::*;
 
     async fn setup() -> Setup {
-        conformance(Mode::AtMostOnce, at_most_once(), &[]).await
+        conformance(RedisServer::start().await, Mode::AtMostOnce, at_most_once())
     }
 
     pythia_core::conformance_tests!(
@@ -41,8 +41,7 @@ mod at_most_once_without_blmpop {
     use super::*;
 
     async fn setup() -> Setup {
-        let settings = ["--rename-command", "BLMPOP", ""];
-        conformance(Mode::AtMostOnce, at_most_once(), &settings).await
+        conformance(without_blmpop().await, Mode::AtMostOnce, at_most_once())
     }
 
     pythia_core::conformance_tests!(
@@ -60,8 +59,7 @@ fn at_most_once() -> Capabilities {
     capabilities
 }
 
-async fn conformance(delivery: Mode, capabilities: Capabilities, settings: &[&str]) -> Setup {
-    let server = RedisServer::start_with(settings).await;
+fn conformance(server: RedisServer, delivery: Mode, capabilities: Capabilities) -> Setup {
     let broker = with(&server, |config| {
         // A hiccup of the machine must not look like a death.
         config.lease = Duration::from_secs(1);

@@ -27,6 +27,24 @@ async fn a_claim_without_an_answer_is_the_same_claim_again() {
 }
 
 #[tokio::test]
+async fn a_claim_without_an_answer_can_be_asked_for_in_a_smaller_size() {
+    let server = RedisServer::start().await;
+    let relay = Relay::to(server.port()).await;
+    let broker = at(&relay.url(), |_| {});
+    let mut worker = subscribe(&broker).await;
+    publish(&on(&server), numbered(100).into_iter().map(Message::new)).await;
+    relay.lose_next_large_answer();
+    let lost = worker.source.receive(100, &mut Vec::new()).await;
+    lost.expect_err("its answer is lost");
+    // As the runtime does behind a slow worker, and the source itself behind a slow network.
+    let again = take(&mut worker, 10).await;
+    assert_eq!(bodies(&again), numbered(100)[..10]);
+    assert_eq!(server.cli(&["LLEN", "orders"]).await, "90");
+    assert_eq!(bodies(&take(&mut worker, 90).await), numbered(100)[10..]);
+    assert_eq!(ack(&worker, &again).await, 0);
+}
+
+#[tokio::test]
 async fn a_claim_without_an_answer_goes_back_when_the_source_closes() {
     let server = RedisServer::start().await;
     let relay = Relay::to(server.port()).await;
@@ -133,6 +151,52 @@ async fn a_keyed_publish_without_an_answer_is_published_once() {
     );
     assert_eq!(server.cli(&["LLEN", "orders"]).await, "1");
     assert_eq!(server.cli(&["ZCARD", "pythia:{orders}:delayed"]).await, "1");
+}
+
+#[tokio::test]
+async fn a_claim_that_the_network_held_up_claims_nothing_anew() {
+    let server = RedisServer::start().await;
+    let relay = Relay::to(server.port()).await;
+    let broker = at(&relay.url(), |_| {});
+    lpush(&server, &["a"]).await;
+    let mut worker = subscribe(&broker).await;
+    // The script is in the server's cache from here on.
+    let first = take(&mut worker, 1).await;
+    assert_eq!(ack(&worker, &first).await, 0);
+    lpush(&server, &["b"]).await;
+    assert_eq!(bodies(&take(&mut worker, 1).await), ["b"]);
+    lpush(&server, &["c"]).await;
+    relay.hold_next_request("EVALSHA");
+    let mut taken = Vec::new();
+    while taken.is_empty() {
+        let _held_up = worker.source.receive(1, &mut taken).await;
+    }
+    assert_eq!(bodies(&taken), ["c"]);
+    assert_eq!(ack(&worker, &taken).await, 0);
+    lpush(&server, &["d"]).await;
+    relay.deliver().await;
+    assert_eq!(server.cli(&["LRANGE", "orders", "0", "-1"]).await, "d");
+    assert_eq!(bodies(&take(&mut worker, 1).await), ["d"]);
+}
+
+#[tokio::test]
+async fn a_settle_that_the_network_held_up_settles_nothing_anew() {
+    let server = RedisServer::start().await;
+    let relay = Relay::to(server.port()).await;
+    let broker = at(&relay.url(), |_| {});
+    lpush(&server, &["a", "b", "c", "d"]).await;
+    let mut worker = subscribe(&broker).await;
+    let deliveries = take(&mut worker, 4).await;
+    assert_eq!(ack(&worker, &deliveries[..1]).await, 0);
+    relay.hold_next_request("pythia:{orders}:dead");
+    assert_eq!(ack(&worker, &deliveries[1..2]).await, 0, "sent again");
+    assert_eq!(ack(&worker, &deliveries[2..3]).await, 0);
+    relay.deliver().await;
+    let left = server.cli(&["HGET", &held_key(&server).await, "1"]).await;
+    assert_eq!(left, "1", "counted once");
+    let release = settle(&worker, &deliveries[3..], Disposition::Release).await;
+    assert_eq!(release, 0);
+    assert_eq!(bodies(&take(&mut worker, 1).await), ["d"]);
 }
 
 /// The one consumer's bookkeeping.

@@ -7,6 +7,7 @@
 
 mod admin;
 mod at_most_once;
+mod chaos;
 mod conformance;
 mod delay;
 mod delivery;
@@ -37,6 +38,16 @@ fn on(server: &RedisServer) -> ListBroker {
 
 fn with(server: &RedisServer, change: impl FnOnce(&mut RedisConfig)) -> ListBroker {
     at(&server.url(), change)
+}
+
+/// A server that has no `BLMPOP`, as before 7.0.
+async fn without_blmpop() -> RedisServer {
+    let server = RedisServer::start().await;
+    let known = server.cli(&["COMMAND", "INFO", "BLMPOP"]).await;
+    if known.to_lowercase().contains("blmpop") {
+        return RedisServer::start_with(&["--rename-command", "BLMPOP", ""]).await;
+    }
+    server
 }
 
 /// A broker with a lease that a test can wait for.

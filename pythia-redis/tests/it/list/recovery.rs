@@ -98,6 +98,24 @@ async fn owners_who_could_not_renew_get_half_a_lease_to_do_so() {
 }
 
 #[tokio::test]
+async fn rare_upkeep_recovers_too() {
+    let server = RedisServer::start().await;
+    let broker = on(&server);
+    lpush(&server, &["a"]).await;
+    let mut worker = subscribe(&broker).await;
+    take(&mut worker, 1).await;
+    drop(worker);
+    for _ in 0..5 {
+        // Each time more than half a lease after the last, which looks like an outage.
+        sleep(Duration::from_millis(400)).await;
+        if maintain(&broker).await.recovered == 1 {
+            return;
+        }
+    }
+    panic!("it was put off for ever");
+}
+
+#[tokio::test]
 async fn recovery_is_cut_into_rounds() {
     let server = RedisServer::start().await;
     let broker = with(&server, |config| {

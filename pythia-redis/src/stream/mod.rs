@@ -66,6 +66,8 @@ use crate::store::RedisStore;
 ///
 /// Connects when it is first used. Clones share connections and everything else.
 ///
+/// Give all workers of a group the same [`lease`](RedisConfig::lease): whoever does the upkeep goes by its own.
+///
 /// Let producers trim nothing (`XADD .. MAXLEN`): that also removes what a group has not processed. Set
 /// [`max_length`](crate::config::StreamConfig::max_length) here instead.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use super::entry::Entry;
 use super::group::{self, Occasion};
-use super::id::{EntryId, Place, id_text};
+use super::id::{EntryId, Place, entry_of, id_text};
 use super::queue::Lane;
 use crate::config::RedisConfig;
 use crate::connection::{Args, Reader, Reply};
@@ -41,6 +41,8 @@ pub(super) struct StreamSource {
     limit: usize,
     /// The last read brought retries too.
     retries: bool,
+    /// The last delivery was a suspect.
+    after_suspect: bool,
 }
 
 impl StreamSource {
@@ -55,6 +57,7 @@ impl StreamSource {
             lost_suspect: false,
             limit: usize::MAX,
             retries: false,
+            after_suspect: false,
         }
     }
 
@@ -62,15 +65,36 @@ impl StreamSource {
         if self.lost_answer {
             return self.read_lost(max).await;
         }
-        if self.lane.queue.suspects.take_turn(self.lane.id)
+        // Suspects take turns with the others, or many slow ones would stop this worker for long.
+        if std::mem::take(&mut self.after_suspect) {
+            let read = self.read_batch(max, None).await?;
+            if !read.is_empty() {
+                return Ok(read);
+            }
+        }
+        let suspects = &self.lane.queue.suspects;
+        if (self.lost_suspect || suspects.may_wait())
+            && suspects.take_turn(self.lane.id)
             && let Some(suspect) = self.read_suspect().await?
         {
+            self.after_suspect = true;
             return Ok(vec![suspect]);
         }
+        // While another lane works through suspects, each of them waits until this one reads no longer.
+        let wait = match self.lane.queue.suspects.may_wait() {
+            true => SHORT_WAIT,
+            false => WAIT,
+        };
+        self.read_batch(max, Some(wait)).await
+    }
+
+    async fn read_batch(
+        &mut self,
+        max: usize,
+        wait: Option<Duration>,
+    ) -> Result<Vec<Delivery>, RedisError> {
         let count = self.count(max);
-        let reply = self
-            .read(&[Place::Retry, Place::Stream], count, From::New)
-            .await?;
+        let reply = self.read(&BATCH, count, From::New, wait).await?;
         self.take_in(reply)
     }
 
@@ -91,13 +115,13 @@ impl StreamSource {
 
     async fn find_suspect(&mut self) -> Result<Option<Delivery>, RedisError> {
         if self.lost_suspect {
-            let reply = self.read(&[Place::Suspect], 1, From::Lost).await?;
+            let reply = self.read(&[Place::Suspect], 1, From::Lost, None).await?;
             self.lost_suspect = false;
             if let Some(suspect) = self.take_in(reply)?.pop() {
                 return Ok(Some(suspect));
             }
         }
-        let reply = self.read(&[Place::Suspect], 1, From::New).await?;
+        let reply = self.read(&[Place::Suspect], 1, From::New, None).await?;
         Ok(self.take_in(reply)?.pop())
     }
 
@@ -105,9 +129,7 @@ impl StreamSource {
     /// ends, and then it would count as a crash.
     async fn read_lost(&mut self, max: usize) -> Result<Vec<Delivery>, RedisError> {
         let count = self.count(max);
-        let reply = self
-            .read(&[Place::Retry, Place::Stream], count, From::Lost)
-            .await?;
+        let reply = self.read(&BATCH, count, From::Lost, None).await?;
         let before = self.received;
         let deliveries = self.take_in(reply)?;
         self.lost_answer = self.received != before;
@@ -119,30 +141,31 @@ impl StreamSource {
         places: &[Place],
         count: usize,
         from: From,
+        wait: Option<Duration>,
     ) -> Result<Reply, RedisError> {
         let lane = &self.lane;
-        let args = Args::with_capacity(12)
+        let mut args = Args::with_capacity(12)
             .arg("GROUP")
             .arg(&lane.queue.group)
-            .arg(&lane.consumer);
-        let waits = from == From::New && places.len() > 1;
-        let args = args.arg("COUNT").arg(count);
-        let args = if waits {
-            args.arg("BLOCK").arg(WAIT.as_millis())
-        } else {
-            args
-        };
-        let args = places.iter().fold(args.arg("STREAMS"), |args, &place| {
-            args.key(lane.queue.key(place))
-        });
-        let args = places.iter().fold(args, |args, &place| match from {
-            From::New => args.arg(">"),
-            From::Lost => args.arg(id_text(self.received[place as usize])),
-        });
-        let answer = if waits {
-            self.reader.blocking("XREADGROUP", args, WAIT).await
-        } else {
-            self.reader.command("XREADGROUP", args).await
+            .arg(&lane.consumer)
+            .arg("COUNT")
+            .arg(count);
+        if let Some(wait) = wait {
+            args = args.arg("BLOCK").arg(wait.as_millis());
+        }
+        args.push("STREAMS");
+        for &place in places {
+            args = args.key(lane.queue.key(place));
+        }
+        for &place in places {
+            match from {
+                From::New => args.push(">"),
+                From::Lost => args.push(id_text(self.received[place as usize])),
+            }
+        }
+        let answer = match wait {
+            Some(wait) => self.reader.blocking("XREADGROUP", args, wait).await,
+            None => self.reader.command("XREADGROUP", args).await,
         };
         if let Err(error) = &answer
             && error.kind() == Kind::TimedOut
@@ -152,13 +175,26 @@ impl StreamSource {
         answer
     }
 
-    /// The messages of an answer, which is `[[key, [[id, [field, value, ..]], ..]], ..]`.
+    /// The messages of an answer. One that can't be read whole is taken for lost, and is asked for again.
     fn take_in(&mut self, reply: Reply) -> Result<Vec<Delivery>, RedisError> {
+        let before = self.received;
+        let deliveries = self.take_apart(reply);
+        match &deliveries {
+            Ok(deliveries) if deliveries.is_empty() => {}
+            Ok(_) => self.limit = self.limit.saturating_mul(2),
+            Err(_) => self.received = before,
+        }
+        deliveries
+    }
+
+    /// An answer is `[[key, [[id, [field, value, ..]], ..]], ..]`.
+    fn take_apart(&mut self, reply: Reply) -> Result<Vec<Delivery>, RedisError> {
         let mut deliveries = Vec::new();
         for stream in reply.into_array()? {
             let [key, entries] = stream.into_tuple()?;
             let place = self.place_of(&key.into_bytes()?)?;
             let entries = entries.into_array()?;
+            self.retries |= place == Place::Retry && !entries.is_empty();
             deliveries.reserve(entries.len());
             for entry in entries {
                 let entry = Entry::read(entry)?;
@@ -168,12 +204,6 @@ impl StreamSource {
                     deliveries.extend(entry.into_delivery(place));
                 }
             }
-            if place == Place::Retry {
-                self.retries = true;
-            }
-        }
-        if !deliveries.is_empty() {
-            self.limit = self.limit.saturating_mul(2);
         }
         Ok(deliveries)
     }
@@ -190,11 +220,7 @@ impl StreamSource {
 
     /// `COUNT` holds for each of the streams, so each gets half while both have something.
     fn count(&mut self, max: usize) -> usize {
-        let streams = if std::mem::take(&mut self.retries) {
-            2
-        } else {
-            1
-        };
+        let streams = 1 + usize::from(std::mem::take(&mut self.retries));
         max.min(self.limit).div_ceil(streams).clamp(1, MAX_COUNT)
     }
 
@@ -211,7 +237,7 @@ impl StreamSource {
         }
         drop(ahead);
         for delivery in &into[before..] {
-            let (place, id) = super::id::entry_of(delivery.receipt);
+            let (place, id) = entry_of(delivery.receipt);
             self.handed_out[place as usize] = id;
         }
     }
@@ -304,7 +330,10 @@ enum From {
     Lost,
 }
 
+/// What is read in batches; what is tried again comes first.
+const BATCH: [Place; 2] = [Place::Retry, Place::Stream];
 /// How long a read waits for the first message.
-const WAIT: Duration = Duration::from_millis(1_000);
+const WAIT: Duration = Duration::from_secs(1);
+const SHORT_WAIT: Duration = Duration::from_millis(50);
 /// Entries in one answer at most, whatever is asked for.
 const MAX_COUNT: usize = 1_000;

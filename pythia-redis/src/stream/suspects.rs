@@ -37,11 +37,13 @@ impl Suspects {
         self.waiting.store(true, Relaxed);
     }
 
-    /// Whether this lane is to read a suspect now. It then has the turn until it says what it found.
+    /// Whether some may wait.
+    pub(super) fn may_wait(&self) -> bool {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Whether this lane may read a suspect now. It then has the turn until it says what it found.
     pub(super) fn take_turn(&self, lane: u64) -> bool {
-        if !self.waiting.load(Relaxed) {
-            return false;
-        }
         let mut turn = self.lock();
         let free = turn.is_none();
         if free {
@@ -100,10 +102,12 @@ mod tests {
         assert!(!suspects.take_turn(2), "another one was settled");
         suspects.settled(Receipt(7));
         assert!(suspects.take_turn(2));
+        assert!(suspects.may_wait(), "there may be more");
         suspects.none_left(2);
-        assert!(!suspects.take_turn(1), "none are waiting");
+        assert!(!suspects.may_wait() && suspects.take_turn(1));
+        suspects.none_left(1);
         suspects.tell();
-        assert!(suspects.take_turn(1));
+        assert!(suspects.may_wait());
     }
 
     #[test]

@@ -112,12 +112,7 @@ async fn messages_that_are_equal_stay_as_many_as_they_are() {
             .await
             .expect("redis runs");
     }
-    maintain_until(&broker, |_| true).await;
-    let mut held = Vec::new();
-    while held.len() < 9 {
-        maintain(&broker).await;
-        held.extend(take(&mut worker, 1).await);
-    }
+    let held = take_due(&broker, &mut worker, 9).await;
     let batch: Vec<_> = held
         .iter()
         .map(|delivery| retry(delivery, Duration::from_millis(5)))

@@ -75,6 +75,28 @@ async fn take(subscription: &mut Subscription, count: usize) -> Vec<Delivery> {
     taken
 }
 
+/// The next messages, some of which have yet to become due.
+async fn take_due(
+    broker: &StreamBroker,
+    subscription: &mut Subscription,
+    count: usize,
+) -> Vec<Delivery> {
+    let patience = Instant::now() + Duration::from_secs(10);
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        assert!(
+            Instant::now() < patience,
+            "{} of {count} messages came",
+            taken.len()
+        );
+        maintain(broker).await;
+        let room = count - taken.len();
+        let received = subscription.source.receive(room, &mut taken).await;
+        received.expect("redis runs");
+    }
+    taken
+}
+
 async fn take_one(subscription: &mut Subscription) -> Delivery {
     take(subscription, 1).await.remove(0)
 }

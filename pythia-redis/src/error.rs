@@ -194,6 +194,9 @@ fn plain_words(details: &str) -> String {
 fn is_lost_command(details: &str) -> bool {
     details.starts_with("Too many failed write attempts")
         || details.starts_with("Failed to send command to router")
+        || details.starts_with("Failed to route command")
+        || details.starts_with("Max attempts exceeded")
+        || details.starts_with("Missing expected connection")
         || details.starts_with("Client is not initialized")
         || details.starts_with("channel closed")
 }

@@ -50,7 +50,8 @@ async fn what_is_held_survives_a_restart() {
     let held = take(&mut worker, 2).await;
     server.kill().await;
     let failed = worker.source.receive(1, &mut Vec::new()).await;
-    assert!(failed.expect_err("nobody answers").is_unavailable());
+    let failed = failed.expect_err("nobody answers");
+    assert!(failed.is_unavailable(), "{failed:?}");
     server.restart().await;
     let mut next = Vec::new();
     let patience = Instant::now() + Duration::from_secs(20);

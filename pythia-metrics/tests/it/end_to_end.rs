@@ -141,6 +141,8 @@ async fn a_process_that_consumes_nothing_is_not_live() {
         };
         tokio::time::pause();
         log.wait_for(lanes_again).await;
+        // Connected is ready; live is only who has completed a read since, and an idle one takes ten seconds.
+        tokio::time::sleep(Duration::from_secs(11)).await;
         tokio::time::resume();
         assert_eq!(get(address, "/readyz").await, (200, "ready\n".into()));
         assert_eq!(get(address, "/livez").await, (200, "live\n".into()));

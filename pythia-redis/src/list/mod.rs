@@ -54,7 +54,7 @@ use crate::store::RedisStore;
 /// ```no_run
 /// # use pythia_redis::{ListBroker, config::RedisConfig};
 /// let broker = ListBroker::new(RedisConfig::from_url("redis://127.0.0.1:6379")?);
-/// # Ok::<(), pythia_redis::config::InvalidRedisUrl>(())
+/// # Ok::<(), pythia_core::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct ListBroker(Arc<Shared>);

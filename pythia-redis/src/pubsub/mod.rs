@@ -38,7 +38,7 @@ use crate::store::RedisStore;
 /// ```no_run
 /// # use pythia_redis::{PubSubBroker, config::RedisConfig};
 /// let broker = PubSubBroker::new(RedisConfig::from_url("redis://127.0.0.1:6379")?);
-/// # Ok::<(), pythia_redis::config::InvalidRedisUrl>(())
+/// # Ok::<(), pythia_core::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct PubSubBroker(Arc<Shared>);

@@ -265,19 +265,20 @@ impl Live {
     /// Draws the consequences of what a command, sent at `sent`, came to: gives up a connection that is dead, or
     /// leads to the wrong server.
     pub(super) async fn learn(&self, sent: Instant, outcome: &Result<Reply, RedisError>) {
-        let useless = match outcome.as_ref().map_err(RedisError::kind) {
+        let patience = match outcome.as_ref().map_err(RedisError::kind) {
             // A primary that became a replica keeps its connections: only a new one finds the new primary.
-            Err(Kind::ReadOnly) => true,
-            // fred counts silence from the last write, so a busy half-open connection never looks silent to it.
-            Err(Kind::TimedOut) => *lock(&self.answered) < sent,
-            Err(Kind::Unavailable) => false,
+            Err(Kind::ReadOnly) => GIVE_UP_PATIENCE,
+            // fred counts silence from the last write, so a busy half-open connection never looks silent to it. The
+            // caller has waited for as long as the settings say, and is not kept until there is a new one.
+            Err(Kind::TimedOut) if *lock(&self.answered) < sent => Duration::ZERO,
+            Err(Kind::TimedOut | Kind::Unavailable) => return,
             _ => {
                 *lock(&self.answered) = Instant::now();
-                false
+                return;
             }
         };
-        if useless && self.may_give_up() {
-            self.reconnect(GIVE_UP_PATIENCE).await;
+        if self.may_give_up() {
+            self.reconnect(patience).await;
         }
     }
 
@@ -293,7 +294,7 @@ impl Live {
         !lately
     }
 
-    /// Drops the connection and makes a new one, for at most `patience`.
+    /// Drops the connection and makes a new one; waits for that at most so long.
     pub(super) async fn reconnect(&self, patience: Duration) {
         // The outcome shows in the next command; a reconnect that takes longer goes on by itself.
         let _outcome = timeout(patience, self.client.force_reconnection()).await;

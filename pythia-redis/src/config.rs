@@ -66,9 +66,11 @@ pub struct RedisConfig {
 pub struct MaintainConfig {
     /// Delayed messages made ready in one call. Default: 200.
     pub promote: NonZeroUsize,
-    /// Messages of dead workers handed back in one call. Default: 500.
+    /// Messages of dead workers handed back in one call; on a list the last batch that a worker took goes back whole.
+    /// Default: 500.
     pub recover: NonZeroUsize,
-    /// Stream entries trimmed in one call. Default: 1000.
+    /// Stream entries trimmed in one call, but never less than a node of 100 where only whole nodes are
+    /// ([`trim_approximate`](StreamConfig::trim_approximate)). Default: 1000.
     pub trim: NonZeroUsize,
 }
 

@@ -140,17 +140,18 @@ impl Upkeep<'_> {
         let queue = self.queue;
         let [stream, ..] = &queue.streams;
         let wish = Wish::of(&self.config.stream);
-        // A trim by whole nodes removes nothing if it may remove less than a node.
-        let budget = self.config.maintain.trim.get().max(NODE);
+        let budget = self.config.maintain.trim.get();
+        let (exactness, budget) = if self.config.stream.trim_approximate {
+            // A trim by whole nodes removes nothing if it may remove less than a node.
+            ("~", budget.max(NODE))
+        } else {
+            ("=", budget)
+        };
         let args = queue
             .args()
             .arg(wish.strategy)
             .arg(wish.limit)
-            .arg(if self.config.stream.trim_approximate {
-                "~"
-            } else {
-                "="
-            })
+            .arg(exactness)
             .arg(budget);
         let reply = self
             .connection

@@ -109,7 +109,7 @@ pub struct StreamConfig {
     ///
     /// An entry that some group has not been given or not acknowledged is never removed.
     pub max_length: Option<NonZeroUsize>,
-    /// Default: `maxlen`.
+    /// Default: `maxlen`. Where only the limit of the other strategy is set, no broker is made.
     pub trim_strategy: TrimStrategy,
     /// Whether trimming removes whole nodes of the stream only, which is cheaper. Default: `true`.
     pub trim_approximate: bool,

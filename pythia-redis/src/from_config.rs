@@ -105,4 +105,27 @@ mod tests {
                 .contains("[redis.list], [redis.stream]")
         );
     }
+
+    #[test]
+    fn settings_that_would_be_ignored_are_refused() {
+        let stream = |settings: &str| {
+            chosen(&format!(
+                "broker.type = \"stream\"\n[redis.stream]\n{settings}"
+            ))
+        };
+        let (age, length) = ("retention = \"1h\"\n", "max_length = 9\n");
+        let by_age = "trim_strategy = \"minid\"\n";
+        // Whoever sets both limits may go from one to the other.
+        let both = format!("{age}{length}");
+        for good in [&both, &format!("{both}{by_age}"), length, by_age] {
+            assert_eq!(stream(good).unwrap(), "StreamBroker");
+        }
+        for (bad, ignored) in [
+            (age, "redis.stream.retention"),
+            (&format!("{length}{by_age}"), "redis.stream.max_length"),
+        ] {
+            let error = stream(bad).expect_err(bad);
+            assert!(error.contains(ignored), "{error}");
+        }
+    }
 }

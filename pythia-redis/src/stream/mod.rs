@@ -58,7 +58,7 @@ use self::queue::{Lane, Queue};
 use self::settler::StreamSettler;
 use self::source::StreamSource;
 use self::upkeep::Upkeep;
-use crate::config::{RedisConfig, StreamStart};
+use crate::config::{RedisConfig, StreamStart, TrimStrategy};
 use crate::connection::Redis;
 use crate::store::RedisStore;
 
@@ -87,7 +87,8 @@ impl StreamBroker {
     /// Checks the settings. Connects to nothing yet.
     ///
     /// # Errors
-    /// If the name of the group is empty, or the lease is shorter than ten milliseconds.
+    /// If the name of the group is empty, the lease is shorter than ten milliseconds, or only the trim strategy that is
+    /// not chosen has its limit.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
         if config.stream.group.is_empty() {
             return Err(ConfigError::new(
@@ -98,6 +99,18 @@ impl StreamBroker {
             return Err(ConfigError::new(format!(
                 "redis.lease is {:?}; a worker could not renew it in time, use 1s or more",
                 config.lease
+            )));
+        }
+        let stream = &config.stream;
+        // What is set would be taken for kept, while all that is processed goes at once.
+        let ignored = match (stream.trim_strategy, stream.max_length, stream.retention) {
+            (TrimStrategy::Maxlen, None, Some(_)) => Some(("retention", "minid")),
+            (TrimStrategy::Minid, Some(_), None) => Some(("max_length", "maxlen")),
+            _ => None,
+        };
+        if let Some((setting, strategy)) = ignored {
+            return Err(ConfigError::new(format!(
+                "redis.stream.{setting} has no effect without redis.stream.trim_strategy = \"{strategy}\"; add it",
             )));
         }
         let config = Arc::new(config);

@@ -3,5 +3,6 @@
 mod list;
 mod pubsub;
 mod relay;
+mod settings;
 mod store;
 mod stream;

@@ -13,3 +13,4 @@ mod properties;
 mod registry;
 mod samples;
 mod server;
+mod settings;

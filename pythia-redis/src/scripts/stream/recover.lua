@@ -6,6 +6,8 @@
 -- where it was.
 local group, lease, limit, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_ms()
+-- A full Redis refuses a first write that may take memory, and lets through what comes after another.
+redis.call('HDEL', KEYS[5], '')
 local recovered, dead, more = 0, 0, 0
 
 local bytes = 0

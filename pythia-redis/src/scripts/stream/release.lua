@@ -4,6 +4,8 @@
 -- Returns {released, 1 if there is more}. Sent again, it goes on where it was.
 local group, consumer, budget = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local released, more = 0, 0
+-- A full Redis refuses a first write that may take memory, and lets through what comes after another.
+redis.call('ZREM', KEYS[4], '')
 for k = 1, 3 do
   local key, room = KEYS[k], budget - released
   local rows = room > 0 and redis.call('XPENDING', key, group, '(' .. ARGV[3 + k], '+', room, consumer) or {}

@@ -6,6 +6,9 @@
 -- Returns {1 if a suspect waits to be read, otherwise 0, {lost ids of KEYS 1}, {of KEYS 2}, {of KEYS 3}}.
 local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = now_ms()
+-- A full Redis refuses a script's first write if that may take memory. This one can't, and what comes after a first write is
+-- let through: who can't renew is taken for dead, and who holds messages has to drain it.
+redis.call('ZREM', KEYS[4], consumer)
 redis.call('ZADD', KEYS[4], now + lease, consumer)
 grace(KEYS[5], now, lease)
 

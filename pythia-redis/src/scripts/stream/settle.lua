@@ -8,6 +8,10 @@ local group, consumer = ARGV[1], ARGV[2]
 local now = now_ms()
 local stale = 0
 
+-- A full Redis must be drained: it refuses a script's first write if that may take memory. This one can't, and what comes
+-- after a first write is let through.
+redis.call('ZREM', KEYS[4], '')
+
 for i = 3, #ARGV, 5 do
   local operation, which, id, argument, member = unpack(ARGV, i, i + 4)
   local key = KEYS[tonumber(which)]
@@ -16,7 +20,7 @@ for i = 3, #ARGV, 5 do
   if pending.err or not pending[1] then
     stale = stale + 1
   else
-    -- Stored before it is removed: if the store is refused (no memory left), the message stays where it is.
+    -- Stored before it is removed: if the store is refused, the message stays where it is.
     local wait = operation == 'retry' and tonumber(argument) or 0
     if wait > 0 then
       redis.call('ZADD', KEYS[4], now + wait, member)

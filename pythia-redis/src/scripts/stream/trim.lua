@@ -9,6 +9,10 @@ local group, strategy, limit, exactness, budget = ARGV[1], ARGV[2], tonumber(ARG
 
 if redis.call('EXISTS', KEYS[1]) == 0 then return { 0, 0, 0, {} } end
 
+-- A full Redis refuses a first write that may take memory, and lets through what comes after another: it must not refuse to
+-- note the floor, and with it what would make room.
+redis.call('XDEL', KEYS[1], '0-0')
+
 local floor, holder
 for _, reply in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local name, given = info(reply, 'name'), info(reply, 'last-delivered-id')

@@ -166,32 +166,51 @@ async fn another_type_under_the_name_is_named() {
 }
 
 #[tokio::test]
-async fn without_memory_a_message_stays_where_it_is() {
+async fn a_full_redis_takes_nothing_in_and_is_drained() {
     let server = RedisServer::start().await;
-    let broker = group(&server, "g");
-    let mut worker = subscribe(&broker).await;
-    publish(&broker, ["a".into(), "b".into()]).await;
-    let held = take(&mut worker, 2).await;
-    server.cli(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    let error = worker
-        .settler
-        .settle(&[retry(&held[0], Duration::ZERO)])
-        .await
-        .expect_err("no memory");
-    assert_eq!(error.kind(), BrokerErrorKind::OutOfMemory, "{error}");
+    let broker = with(&server, |config| config.stream.trim_approximate = false);
+    let mut worker = super::subscribe(&broker).await;
+    super::publish(&broker, (0..10).map(|n| format!("m{n}"))).await;
+    let held = take(&mut worker, 10).await;
+    let set = async |memory: &str| server.cli(&["CONFIG", "SET", "maxmemory", memory]).await;
+    assert_eq!(set("1").await, "OK");
     let error = broker
-        .publish(&orders(), vec![Message::new("c")])
+        .publish(&orders(), vec![Message::new("x")])
         .await
         .expect_err("no memory");
     assert_eq!(error.kind(), BrokerErrorKind::OutOfMemory, "{error}");
-    assert_eq!(
-        ack(&worker, &held[1..]).await,
-        0,
-        "what is done can still leave"
-    );
-    server.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    assert_eq!(pending(&server, "g").await, [1, 0, 0]);
-    assert_eq!(settle(&worker, &[retry(&held[0], Duration::ZERO)]).await, 0);
+    let receipts: Vec<_> = held.iter().map(|one| one.receipt).collect();
+    let lost = worker.settler.extend(&receipts).await;
+    assert_eq!(lost.expect("a lease takes no memory"), []);
+    let moves = [
+        retry(&held[7], Duration::from_millis(1)),
+        dead(&held[8], "no"),
+        disposed(&held[9], Disposition::Release),
+    ];
+    assert_eq!(settle(&worker, &moves).await, 0);
+    assert_eq!(ack(&worker, &held[..7]).await, 0);
+    let patience = Instant::now() + Duration::from_secs(10);
+    let (mut promoted, mut trimmed) = (0, 0);
+    while (promoted, trimmed) != (1, 10) {
+        assert!(
+            Instant::now() < patience,
+            "promoted {promoted}, trimmed {trimmed}"
+        );
+        let round = maintain(&broker).await;
+        promoted += round.promoted;
+        trimmed += round.trimmed;
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(server.cli(&["XLEN", "orders"]).await, "0");
+    // One that is started now has to drain it, too.
+    let mut second = super::subscribe(&broker).await;
+    let taken = take(&mut second, 2).await;
+    let mut taken = bodies(&taken);
+    taken.sort_unstable();
+    assert_eq!(taken, ["m7", "m9"]);
+    drop(second);
+    recover_all(&broker, 2).await;
+    worker.source.close().await.expect("redis runs");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,7 +149,11 @@ impl<E: Error + Send + Sync + 'static> From<E> for WorkError {
 impl fmt::Display for WorkError {
     /// The error and its causes, in one line of at most 1 KiB: this text is kept with dead letters and in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&one_line(&*self.source))
+        // The source is the user's, and so is what makes its text. It must not end the runner, which only wants to note it.
+        match catch_unwind(AssertUnwindSafe(|| one_line(&*self.source))) {
+            Ok(text) => f.write_str(&text),
+            Err(_) => f.write_str("an error that panicked when it was asked for its text"),
+        }
     }
 }
 

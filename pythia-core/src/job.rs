@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::WorkError;
 use crate::message::{Delivery, Headers, MessageId, Payload, QueueName, Receipt};
+use crate::resilience::discard;
 
 /// A message that was decoded, for one attempt.
 pub struct Job<T> {
@@ -33,6 +34,12 @@ impl<T> Job<T> {
             queue,
             cancellation,
         }
+    }
+
+    /// The message, when the work on it has ended.
+    pub(crate) fn into_delivery(self) -> Delivery {
+        discard(self.input);
+        self.delivery
     }
 
     /// A first attempt at this input on a queue named `test`, for calling a worker directly in a unit test.

@@ -24,7 +24,7 @@ where
     }
     let call = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(call) => call,
-        Err(panic) => return Err(error(&*panic)),
+        Err(panic) => return Err(error(panic)),
     };
     let mut call = Isolated(pin!(Some(call)));
     poll_fn(|cx| call.poll(cx)).await
@@ -39,20 +39,41 @@ impl<T, F: Future<Output = Result<T, WorkError>>> Isolated<'_, F> {
             Some(call) => call.poll(cx),
             None => unreachable!("emptied only when dropped"),
         }));
-        polled.unwrap_or_else(|panic| Poll::Ready(Err(error(&*panic))))
+        polled.unwrap_or_else(|panic| Poll::Ready(Err(error(panic))))
     }
 }
 
 impl<F> Drop for Isolated<'_, F> {
     fn drop(&mut self) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.0.set(None))) {
-            tracing::error!(panic = text(&*panic), "a job panicked while it was dropped");
-        }
+        report(catch_unwind(AssertUnwindSafe(|| self.0.set(None))));
     }
 }
 
-fn error(panic: &(dyn Any + Send)) -> WorkError {
-    WorkError::new(WorkErrorKind::Panic, text(panic))
+/// Drops what is the user's, whose result stands by now: a panic in there is reported, and changes nothing.
+pub(crate) fn discard<T>(value: T) {
+    if std::mem::needs_drop::<T>() {
+        report(catch_unwind(AssertUnwindSafe(|| drop(value))));
+    }
+}
+
+fn report(dropped: Result<(), Box<dyn Any + Send>>) {
+    if let Err(panic) = dropped {
+        tracing::error!(panic = text(&*panic), "a job panicked while it was dropped");
+        give_up(panic);
+    }
+}
+
+fn error(panic: Box<dyn Any + Send>) -> WorkError {
+    let error = WorkError::new(WorkErrorKind::Panic, text(&*panic));
+    give_up(panic);
+    error
+}
+
+/// A panic carries a value, and the drop of that may panic, with a value again: that one is leaked.
+fn give_up(panic: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
 }
 
 /// The text of `panic!("..")` and its like.

@@ -32,6 +32,7 @@ pub use rate::RateLimit;
 pub use retry::{Retry, RetryConfig};
 pub use timeout::TimeoutConfig;
 
+pub(crate) use catch_panic::discard;
 pub(crate) use gate::{Allowance, Gate};
 pub(crate) use guard::{Guard, Guarded};
 pub(crate) use rate::RateLimiter;

@@ -15,6 +15,7 @@ use crate::error::{WorkError, WorkErrorKind};
 use crate::job::{Cancellation, Job};
 use crate::message::Delivery;
 use crate::observe::{Event, JobReport, Observer};
+use crate::resilience::discard;
 use crate::settlement::{Disposition, decide};
 use crate::worker::Worker;
 
@@ -58,7 +59,10 @@ where
             Ok(job) => work(worker, lane, job, began).await,
             Err((error, delivery)) => undecodable(error, delivery),
         };
-        let (Ok(Job { delivery, .. }) | Err((_, delivery))) = prepared;
+        let delivery = match prepared {
+            Ok(job) => job.into_delivery(),
+            Err((_, delivery)) => delivery,
+        };
         Finished { delivery, outcome }
     }
 }
@@ -78,7 +82,8 @@ async fn work<W: Worker>(
             return Outcome::aborted();
         };
         let disposition = decide(&result, job.attempt(), lane.retry.as_ref());
-        let failure = result.err().map(|error| error.kind());
+        let failure = result.as_ref().err().map(WorkError::kind);
+        discard(result);
         let ended = Instant::now();
         let took = ended.saturating_duration_since(began);
         let wait = match disposition {
@@ -125,8 +130,11 @@ async fn work<W: Worker>(
 
 fn undecodable(error: &mut WorkError, delivery: &Delivery) -> Outcome {
     let error = std::mem::replace(error, WorkError::new(WorkErrorKind::Decode, ""));
+    let result = Err(error);
+    let disposition = decide::<()>(&result, delivery.attempt(), None);
+    discard(result);
     Outcome {
-        disposition: decide::<()>(&Err(error), delivery.attempt(), None),
+        disposition,
         failure: Some(WorkErrorKind::Decode),
         took: Some(Duration::ZERO),
         ended: Instant::now(),

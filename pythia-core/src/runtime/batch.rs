@@ -16,9 +16,10 @@ use super::lane::{Fetched, Lane};
 use super::process::Backlog;
 use super::settle::Outbox;
 use crate::codec::Codec;
-use crate::error::WorkErrorKind;
+use crate::error::{WorkError, WorkErrorKind};
 use crate::job::Job;
 use crate::observe::{Event, JobReport, Observer};
+use crate::resilience::discard;
 use crate::settlement::{Disposition, decide};
 use crate::worker::BatchWorker;
 
@@ -62,7 +63,9 @@ pub(super) async fn run<W, C>(
                     gathered.push(Gathered { job, hold, index });
                 }
                 Err(error) => {
-                    let disposition = decide::<()>(&Err(error), delivery.attempt(), None);
+                    let result = Err(error);
+                    let disposition = decide::<()>(&result, delivery.attempt(), None);
+                    discard(result);
                     report_all(
                         lane,
                         &[JobReport {
@@ -176,10 +179,11 @@ async fn call<W: BatchWorker>(
                 .map(|at| now.duration_since(at).unwrap_or_default());
             let disposition = decide(&result, job.attempt(), lane.retry.as_ref());
             let report = JobReport {
-                failure: result.err().map(|error| error.kind()),
+                failure: result.as_ref().err().map(WorkError::kind),
                 took,
                 waited,
             };
+            discard(result);
             let after = match disposition {
                 Disposition::Retry { after } if lane.retries_in_process => {
                     job.delivery.failures += 1;
@@ -240,7 +244,7 @@ fn finish<T>(lane: &Lane, ended: Vec<Ended<T>>, outbox: &mut Outbox) {
         ..
     } in ended
     {
-        outbox.push(hold, index, job.delivery, disposition);
+        outbox.push(hold, index, job.into_delivery(), disposition);
     }
 }
 
@@ -262,7 +266,7 @@ fn hand_back<T>(
         }
     }
     for Gathered { job, hold, index } in gathered.drain(..).rev() {
-        outbox.push(hold, index, job.delivery, Disposition::Release);
+        outbox.push(hold, index, job.into_delivery(), Disposition::Release);
     }
 }
 

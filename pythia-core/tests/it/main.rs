@@ -5,5 +5,6 @@ mod drill;
 mod event_log;
 mod faults;
 mod memory;
+mod panics;
 mod runtime;
 mod settings;

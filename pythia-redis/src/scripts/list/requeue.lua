@@ -17,16 +17,23 @@ local wanted = {}
 for i = 4, #ARGV do wanted[ARGV[i]] = true end
 
 local requeued, looked_at, bytes = 0, 0, 0
-for _, letter in ipairs(redis.call('ZRANGE', dead, rank, rank + count - 1)) do
-  if bytes > bytes_limit then break end
-  looked_at, bytes = looked_at + 1, bytes + #letter
-  local at = payload_at(letter)
-  local message = at and string.sub(letter, at) or letter
-  if #ARGV < 4 or wanted[header_of(message, 'pythia-id')] then
-    if payload_at(message) then message = string.sub(message, 1, 4) .. '\0\0' .. string.sub(message, 7) end
-    redis.call('ZREM', dead, letter)
-    redis.call('LPUSH', ready, message)
-    requeued = requeued + 1
+while looked_at < count and bytes <= bytes_limit do
+  -- One more than were looked at, and no more than are likely to fit: what is read beyond the limit is read in vain, while
+  -- the server does nothing else.
+  local fit = math.floor((bytes_limit - bytes) / (bytes / math.max(looked_at, 1) + 1)) + 1
+  local from = rank + looked_at - requeued
+  local letters = redis.call('ZRANGE', dead, from, from + math.min(looked_at + 1, fit, count - looked_at) - 1)
+  if #letters == 0 then break end
+  for _, letter in ipairs(letters) do
+    looked_at, bytes = looked_at + 1, bytes + #letter
+    local at = payload_at(letter)
+    local message = at and string.sub(letter, at) or letter
+    if #ARGV < 4 or wanted[header_of(message, 'pythia-id')] then
+      if payload_at(message) then message = string.sub(message, 1, 4) .. '\0\0' .. string.sub(message, 7) end
+      redis.call('ZREM', dead, letter)
+      redis.call('LPUSH', ready, message)
+      requeued = requeued + 1
+    end
   end
 end
 

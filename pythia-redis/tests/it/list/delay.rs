@@ -141,3 +141,31 @@ async fn a_dead_promoter_is_replaced() {
         sleep(Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test]
+async fn large_messages_become_ready_a_few_at_a_time() {
+    let server = RedisServer::start().await;
+    let broker = on(&server);
+    let peak = async || -> u64 {
+        let memory = server.cli(&["INFO", "memory"]).await;
+        let mut lines = memory.lines();
+        let peak = lines.find_map(|line| line.strip_prefix("used_memory_peak:"));
+        peak.and_then(|bytes| bytes.parse().ok())
+            .expect("redis knows it")
+    };
+    let body = "x".repeat(1 << 20);
+    for _ in 0..16 {
+        let large = Message::new(body.clone()).delay(Duration::from_millis(1));
+        publish(&broker, vec![large; 4]).await;
+    }
+    let before = peak().await;
+    let mut promoted = 0;
+    let patience = Instant::now() + Duration::from_secs(20);
+    while promoted < 64 {
+        assert!(Instant::now() < patience, "{promoted} of 64");
+        promoted += maintain(&broker).await.promoted;
+    }
+    // What a script reads is there once more while it runs: so this shows how much a single call has read.
+    let after = peak().await;
+    assert!(after < before + (32 << 20), "{before} bytes became {after}");
+}

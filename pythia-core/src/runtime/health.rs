@@ -29,6 +29,8 @@ pub struct LaneStatus {
     /// How long it has been waiting or stopped; when it reads or connects, how long ago its last read completed, or what
     /// it waited for came.
     pub since: Duration,
+    /// For how long the broker has taken no result of finished jobs, if some are on their way to it.
+    pub unsettled: Option<Duration>,
 }
 
 /// What a lane does.
@@ -61,6 +63,7 @@ impl Health {
             state: AtomicU8::new(CONNECTING),
             entered: AtomicU64::new(0),
             progress: AtomicU64::new(0),
+            unsettled: AtomicU64::new(SETTLED),
             epoch: Instant::now(),
         });
         self.lanes().push(Arc::clone(&health));
@@ -73,21 +76,28 @@ impl Health {
     }
 
     /// Whether the process does its work. It does not if a lane that ought to read has completed no read for twice
-    /// [`stall_after`](super::RunnerConfig::stall_after): by then a new subscription was tried and did not help.
+    /// [`stall_after`](super::RunnerConfig::stall_after): by then a new subscription was tried and did not help. Nor if
+    /// for so long the broker has taken no result: the lane waits for that, and nothing else would show it.
     ///
     /// # Errors
     /// One line for each lane that consumes nothing: which, and for how long.
     pub fn live(&self) -> Result<(), Vec<String>> {
-        self.all(|status| match status.state {
-            LaneState::Connecting | LaneState::Reading if status.since > 2 * self.stall_after => {
-                Some(format!(
-                    "queue {:?}, lane {}: no read has completed for {:.0?}",
-                    status.queue.as_str(),
-                    status.lane,
-                    status.since
-                ))
-            }
-            _ => None,
+        let limit = 2 * self.stall_after;
+        self.all(|status| {
+            let problem = match (status.state, status.unsettled) {
+                (LaneState::Stopped, _) => None,
+                (LaneState::Connecting | LaneState::Reading, _) if status.since > limit => {
+                    Some(("no read has completed", status.since))
+                }
+                (_, Some(unsettled)) if unsettled > limit => {
+                    Some(("the broker has taken no result", unsettled))
+                }
+                _ => None,
+            };
+            problem.map(|(what, lasted)| {
+                let (queue, lane) = (status.queue.as_str(), status.lane);
+                format!("queue {queue:?}, lane {lane}: {what} for {lasted:.0?}")
+            })
         })
     }
 
@@ -128,7 +138,7 @@ impl Health {
     }
 }
 
-/// One lane's entry: written by its fetch stage, a few times a batch.
+/// One lane's entry: written by its fetch and its settle stage, a few times a batch.
 pub(super) struct LaneHealth {
     queue: QueueName,
     lane: usize,
@@ -137,6 +147,8 @@ pub(super) struct LaneHealth {
     entered: AtomicU64,
     /// When a read completed, or a wait ended, for the last time.
     progress: AtomicU64,
+    /// Since when results are on their way to the broker and it has taken none.
+    unsettled: AtomicU64,
     epoch: Instant,
 }
 
@@ -171,6 +183,20 @@ impl LaneHealth {
         self.enter(STOPPED);
     }
 
+    /// Results go out to the broker.
+    pub(super) fn settling(&self) {
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        // Those that are on their way already have been waiting for longer.
+        let _first = self
+            .unsettled
+            .compare_exchange(SETTLED, self.now(), success, failure);
+    }
+
+    /// The broker has taken results.
+    pub(super) fn settled(&self) {
+        self.unsettled.store(SETTLED, Ordering::Relaxed);
+    }
+
     fn enter(&self, state: u8) {
         if self.state.swap(state, Ordering::Relaxed) != state {
             self.entered.store(self.now(), Ordering::Relaxed);
@@ -184,11 +210,14 @@ impl LaneHealth {
             WAITING => (LaneState::Waiting, &self.entered),
             _ => (LaneState::Connecting, &self.progress),
         };
+        let ago = |then: u64| Duration::from_millis(self.now().saturating_sub(then));
+        let unsettled = self.unsettled.load(Ordering::Relaxed);
         LaneStatus {
             queue: self.queue.clone(),
             lane: self.lane,
             state,
-            since: Duration::from_millis(self.now().saturating_sub(since.load(Ordering::Relaxed))),
+            since: ago(since.load(Ordering::Relaxed)),
+            unsettled: (unsettled != SETTLED).then(|| ago(unsettled)),
         }
     }
 
@@ -209,3 +238,5 @@ const CONNECTING: u8 = 0;
 const READING: u8 = 1;
 const WAITING: u8 = 2;
 const STOPPED: u8 = 3;
+/// No result is on its way.
+const SETTLED: u64 = u64::MAX;

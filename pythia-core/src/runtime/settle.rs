@@ -254,11 +254,15 @@ async fn settle(
 /// and the broker still fails, or is silent.
 async fn deliver(lane: &Lane, session: &Session, batch: &[Settlement]) -> Option<u64> {
     let mut backoff = lane.fault_backoff();
+    lane.health.settling();
     loop {
         let error = tokio::select! {
             biased;
             answer = session.settler.settle(batch) => match answer {
-                Ok(settled) => return Some(settled.stale),
+                Ok(settled) => {
+                    lane.health.settled();
+                    return Some(settled.stale);
+                }
                 Err(error) => error,
             },
             () = lane.phase.over_for(LAST_TRY) => return None,

@@ -4,6 +4,7 @@ mod conformance;
 mod drill;
 mod event_log;
 mod faults;
+mod health;
 mod memory;
 mod panics;
 mod runtime;

@@ -127,7 +127,7 @@ pub trait Source: Debug + Send + 'static {
 #[async_trait]
 pub trait Settler: Debug + Send + Sync + 'static {
     /// Carries out a batch of dispositions, each of them atomically. What another worker owns by now is left alone and
-    /// counted as stale.
+    /// counted as stale. A call that is not answered for long is dropped and made again.
     ///
     /// # Errors
     /// The batch may have been carried out in part or whole; the runtime repeats it. What the first try had done must

@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::{OwnedRwLockReadGuard, mpsc};
 
-use super::FaultBackoff;
 use super::hold::Session;
 use super::lane::{Claim, Fetched, Lane};
 use super::settle::Outbox;
+use super::{FaultBackoff, answer};
 use crate::broker::{Source, Subscription};
-use crate::error::{BrokerError, BrokerErrorKind};
+use crate::error::BrokerError;
 use crate::message::Delivery;
 use crate::observe::{Event, Observer};
 
@@ -87,12 +87,7 @@ async fn subscribe(lane: &Lane, backoff: &mut FaultBackoff) -> Reader {
 /// Subscribes once. A connection that is neither made nor refused must not be waited for for ever.
 async fn attempt(lane: &Lane) -> Result<Subscription, BrokerError> {
     let subscribed = lane.broker.subscribe(&lane.queue);
-    let answer = tokio::time::timeout(lane.stall_after, subscribed).await;
-    answer.unwrap_or_else(|_| {
-        Err(BrokerError::new(BrokerErrorKind::Unavailable, "subscribe")
-            .queue(&lane.queue)
-            .because(format!("no answer within {:?}", lane.stall_after)))
-    })
+    answer(subscribed, lane.stall_after, "subscribe", &lane.queue).await
 }
 
 /// Reports a fault; answers how long to wait before the next try.

@@ -56,7 +56,7 @@ use self::upkeep::Upkeep;
 use self::watch::Watch;
 use crate::broker::{Broker, Guarantee};
 use crate::config::Config;
-use crate::error::{ConfigError, WorkError};
+use crate::error::{BrokerError, BrokerErrorKind, ConfigError, WorkError};
 use crate::message::QueueName;
 use crate::observe::{Event, Observer, Observers};
 use crate::resilience::{Gate, Guard, RateLimiter};
@@ -381,6 +381,7 @@ impl Runner {
                 Arc::clone(broker),
                 self.observers.clone(),
                 self.config.maintain_interval,
+                self.config.stall_after,
                 *max_attempts,
             ));
             for (index, &concurrency) in shares.iter().enumerate() {
@@ -419,6 +420,7 @@ impl Runner {
                 queues,
                 observers: self.observers.clone(),
                 interval: self.config.sample_interval,
+                patience: self.config.stall_after,
                 wanted: self.observers.len() > 1,
             };
             let phase = phase.clone();
@@ -528,6 +530,21 @@ impl FaultBackoff {
 const LAST_TASK: Duration = Duration::from_secs(4);
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// The broker's answer. A call without one is given up after a while: what waits for it must not wait for ever.
+async fn answer<T>(
+    call: impl Future<Output = Result<T, BrokerError>>,
+    patience: Duration,
+    attempted: &'static str,
+    queue: &QueueName,
+) -> Result<T, BrokerError> {
+    let answer = tokio::time::timeout(patience, call).await;
+    answer.unwrap_or_else(|_| {
+        Err(BrokerError::new(BrokerErrorKind::Unavailable, attempted)
+            .queue(queue)
+            .because(format!("no answer within {patience:?}")))
+    })
+}
 
 fn jittered(interval: Duration) -> Duration {
     // Only ever shorter, because what is renewed must not be late.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::hold::Session;
-use super::jittered;
 use super::lane::Lane;
-use crate::error::{BrokerError, BrokerErrorKind};
+use super::{answer, jittered};
+use crate::error::BrokerError;
 use crate::message::Receipt;
 use crate::observe::{Event, Observer};
 
@@ -86,13 +86,6 @@ async fn extend(
     lease: Duration,
 ) -> Result<Vec<Receipt>, BrokerError> {
     let in_flight = session.receipts();
-    let patience = lease / 5;
-    match tokio::time::timeout(patience, session.settler.extend(&in_flight)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(
-            BrokerError::new(BrokerErrorKind::Unavailable, "renew leases")
-                .queue(&lane.queue)
-                .because(format!("no answer within {patience:?}")),
-        ),
-    }
+    let extended = session.settler.extend(&in_flight);
+    answer(extended, lease / 5, "renew leases", &lane.queue).await
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::jittered;
 use super::shutdown::Phase;
+use super::{answer, jittered};
 use crate::broker::Broker;
 use crate::message::QueueName;
 use crate::observe::{Event, Observer, Observers};
@@ -15,6 +15,8 @@ pub(super) struct Sampler {
     pub(super) queues: Vec<QueueName>,
     pub(super) observers: Observers,
     pub(super) interval: Duration,
+    /// How long an answer is waited for.
+    pub(super) patience: Duration,
     /// Whether anybody but the log listens.
     pub(super) wanted: bool,
 }
@@ -43,7 +45,8 @@ impl Sampler {
             return;
         };
         for queue in &self.queues {
-            match admin.depth(queue).await {
+            let depth = answer(admin.depth(queue), self.patience, "read the depth", queue);
+            match depth.await {
                 Ok(depth) => self.observers.on_event(&Event::Sampled {
                     queue,
                     depth: &depth,
@@ -51,7 +54,8 @@ impl Sampler {
                 Err(error) => tracing::debug!(%queue, %error, "the depth can't be read"),
             }
         }
-        match admin.server().await {
+        let stats = tokio::time::timeout(self.patience, admin.server()).await;
+        match stats.unwrap_or(Ok(None)) {
             Ok(Some(stats)) => self
                 .observers
                 .on_event(&Event::ServerSampled { stats: &stats }),

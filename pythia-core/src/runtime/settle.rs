@@ -8,6 +8,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::answer;
 use super::hold::{Hold, Session};
 use super::lane::Lane;
 use super::upkeep::Upkeep;
@@ -256,9 +257,10 @@ async fn deliver(lane: &Lane, session: &Session, batch: &[Settlement]) -> Option
     let mut backoff = lane.fault_backoff();
     lane.health.settling();
     loop {
+        let settled = session.settler.settle(batch);
         let error = tokio::select! {
             biased;
-            answer = session.settler.settle(batch) => match answer {
+            settled = answer(settled, lane.stall_after, "settle messages", &lane.queue) => match settled {
                 Ok(settled) => {
                     lane.health.settled();
                     return Some(settled.stale);

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::shutdown::Phase;
-use super::{FaultBackoff, jittered};
+use super::{FaultBackoff, answer, jittered};
 use crate::broker::Broker;
 use crate::message::QueueName;
 use crate::observe::{Event, Observer, Observers};
@@ -21,6 +21,8 @@ pub(super) struct Upkeep {
     pub(super) broker: std::sync::Arc<dyn Broker>,
     pub(super) observers: Observers,
     pub(super) interval: Duration,
+    /// How long a round may take.
+    pub(super) patience: Duration,
     pub(super) max_attempts: u32,
     /// When the messages that this process has delayed are due.
     due: Mutex<DueTimes>,
@@ -33,6 +35,7 @@ impl Upkeep {
         broker: std::sync::Arc<dyn Broker>,
         observers: Observers,
         interval: Duration,
+        patience: Duration,
         max_attempts: u32,
     ) -> Self {
         Self {
@@ -40,6 +43,7 @@ impl Upkeep {
             broker,
             observers,
             interval,
+            patience,
             max_attempts,
             due: Mutex::new(DueTimes::new(Instant::now())),
             sooner: Notify::new(),
@@ -95,7 +99,8 @@ impl Upkeep {
     /// One round. Answers how long until the next.
     async fn tick(&self) -> Result<Duration, ()> {
         self.due().forget_until(Instant::now());
-        match self.broker.maintain(&self.queue, self.max_attempts).await {
+        let round = self.broker.maintain(&self.queue, self.max_attempts);
+        match answer(round, self.patience, "look after messages", &self.queue).await {
             Ok(maintained) => {
                 self.observers.on_event(&Event::Maintained {
                     queue: &self.queue,

@@ -134,7 +134,8 @@ impl EventLog {
         Self::default()
     }
 
-    /// Waits until the records satisfy the condition, looking again at each new one.
+    /// Waits until the records satisfy the condition, looking again at each new one. The log is locked meanwhile, so the
+    /// condition looks at what it is given, and calls no method of the log.
     ///
     /// # Panics
     /// If that takes longer than a minute of tokio's time; under paused time that is at once, when nothing else is left
@@ -160,6 +161,15 @@ impl EventLog {
         }
     }
 
+    /// Waits until so many dispositions have been taken by the broker.
+    ///
+    /// # Panics
+    /// As [`wait_for`](Self::wait_for) does.
+    pub async fn wait_settled(&self, count: u64) {
+        self.wait_for(|records| settled(records).total() >= count)
+            .await;
+    }
+
     /// Every record so far.
     pub fn records(&self) -> Vec<Record> {
         self.lock().clone()
@@ -178,13 +188,7 @@ impl EventLog {
 
     /// All dispositions so far that the broker has taken.
     pub fn settled(&self) -> SettledCounts {
-        let mut sum = SettledCounts::default();
-        for record in &*self.lock() {
-            if let Record::Settled { counts, .. } = record {
-                sum += *counts;
-            }
-        }
-        sum
+        settled(&self.lock())
     }
 
     /// How many messages were lost in gaps so far, as far as that is known.
@@ -201,6 +205,16 @@ impl EventLog {
     fn lock(&self) -> MutexGuard<'_, Vec<Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn settled(records: &[Record]) -> SettledCounts {
+    let mut sum = SettledCounts::default();
+    for record in records {
+        if let Record::Settled { counts, .. } = record {
+            sum += *counts;
+        }
+    }
+    sum
 }
 
 impl Observer for EventLog {

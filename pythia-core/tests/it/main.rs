@@ -4,6 +4,7 @@ mod conformance;
 mod drill;
 mod event_log;
 mod faults;
+mod guarantees;
 mod health;
 mod memory;
 mod panics;

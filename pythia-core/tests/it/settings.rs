@@ -62,8 +62,8 @@ const ROWS: &[Row] = &[
         "runner.stall_after",
         r#""60s""#,
         seconds_to_stall,
-        15..=15,
-        60..=60
+        15..=16,
+        60..=61
     ),
     // Routes.
     row!(

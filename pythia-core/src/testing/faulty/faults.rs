@@ -1,6 +1,7 @@
 //! Which operation fails, and how.
 
-use std::future::Future;
+use std::collections::BTreeSet;
+use std::future::{Future, pending};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{BrokerError, BrokerErrorKind};
@@ -14,6 +15,9 @@ struct State {
     log: Vec<Operation>,
     planned: Option<(usize, FaultWhen)>,
     down: bool,
+    /// Operations that fail.
+    refused: BTreeSet<Operation>,
+    silent: bool,
 }
 
 /// An operation of the broker contract.
@@ -72,9 +76,27 @@ impl Faults {
         self.lock().down = true;
     }
 
-    /// Ends [`take_down`](Self::take_down).
+    /// From now on every operation of this kind fails, without having done anything.
+    pub fn refuse(&self, operation: Operation) {
+        self.lock().refused.insert(operation);
+    }
+
+    /// Ends [`take_down`](Self::take_down) and [`refuse`](Self::refuse).
     pub fn bring_up(&self) {
-        self.lock().down = false;
+        let mut state = self.lock();
+        state.down = false;
+        state.refused.clear();
+    }
+
+    /// From now on nothing is answered, as over a connection whose packets vanish: operations that are under way, or begin
+    /// before [`speak`](Self::speak), wait for ever.
+    pub fn fall_silent(&self) {
+        self.lock().silent = true;
+    }
+
+    /// Ends [`fall_silent`](Self::fall_silent) for operations that begin from now on.
+    pub fn speak(&self) {
+        self.lock().silent = false;
     }
 
     /// The operations so far, those that failed included.
@@ -92,7 +114,7 @@ impl Faults {
             .filter(|(planned, _)| *planned == n)
             .map(|(_, when)| when);
         match planned {
-            _ if state.down => Verdict::Fail,
+            _ if state.down || state.refused.contains(&operation) => Verdict::Fail,
             Some(FaultWhen::Before) => Verdict::Fail,
             Some(FaultWhen::After) => Verdict::LoseReply,
             None => Verdict::Succeed,
@@ -104,6 +126,13 @@ impl Faults {
         verdict == Verdict::LoseReply || self.lock().down
     }
 
+    /// Waits for ever if nothing is answered now.
+    pub(super) async fn answers(&self) {
+        if self.lock().silent {
+            pending().await
+        }
+    }
+
     /// Carries out an operation, as far as it may.
     pub(super) async fn around<T>(
         &self,
@@ -111,10 +140,12 @@ impl Faults {
         call: impl Future<Output = Result<T, BrokerError>> + Send,
     ) -> Result<T, BrokerError> {
         let verdict = self.begin(operation);
+        self.answers().await;
         if verdict == Verdict::Fail {
             return Err(error(operation, "the request was lost"));
         }
         let reply = call.await?;
+        self.answers().await;
         if self.loses_reply(verdict) {
             return Err(error(operation, "the reply was lost"));
         }

@@ -26,7 +26,7 @@ use crate::settlement::{Disposition, Settlement};
 use crate::store::KvStore;
 
 /// A broker whose operations are counted, and fail as its [`Faults`] say: before they have done anything, or after, with
-/// only the reply lost.
+/// only the reply lost; or never end.
 ///
 /// A batch whose reply was lost is received by the next `receive`, as the contract demands of every source.
 #[derive(Debug)]
@@ -166,12 +166,14 @@ impl Source for FaultySource {
     /// Cancel safe if the source beneath is: what that one appended is kept without an `.await` between.
     async fn receive(&mut self, max: usize, into: &mut Vec<Delivery>) -> Result<(), BrokerError> {
         let verdict = self.faults.begin(Operation::Receive);
+        self.faults.answers().await;
         if verdict == Verdict::Fail {
             return Err(error(Operation::Receive, "the request was lost"));
         }
         if self.unread.is_empty() {
             self.inner.receive(max, &mut self.unread).await?;
         }
+        self.faults.answers().await;
         if self.faults.loses_reply(verdict) {
             return Err(error(Operation::Receive, "the reply was lost"));
         }

@@ -4,16 +4,14 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pythia_core::admin::Admin;
-use pythia_core::broker::{Broker, Guarantee, Maintained, Published, Source, Subscription};
+use pythia_core::broker::{Broker, Published, Source};
 use pythia_core::config::BrokerType;
 use pythia_core::observe::{Event, Observer};
 use pythia_core::resilience::BreakerState;
-use pythia_core::store::KvStore;
+use pythia_core::testing::FaultyBroker;
 use pythia_core::{
-    BatchRoute, BatchWorker, BrokerError, Config, Delivery, IntoRoute, Job, MemoryBroker, Message,
-    QueueName, Route, RunError, Runner, Summary, WorkError, worker_fn,
+    BatchRoute, BatchWorker, Config, IntoRoute, Job, MemoryBroker, Message, QueueName, Route,
+    RunError, Runner, Summary, WorkError, worker_fn,
 };
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -49,9 +47,13 @@ pub(super) async fn subscriptions(config: Config) -> u64 {
 
 pub(super) async fn seconds_to_stall(config: Config) -> u64 {
     let bench = Bench::new(config);
-    let broker = Hanging(bench.broker.clone());
-    let stalled = bench.log.heard(&Noted::Stalled);
-    bench.run_on(&broker, no_work(), stalled).await.unwrap();
+    let broker = Arc::new(FaultyBroker::new(bench.broker.clone()));
+    let silence = async {
+        bench.log.heard(&Noted::Subscribed).await;
+        broker.faults().fall_silent();
+        bench.log.heard(&Noted::Stalled).await;
+    };
+    bench.run_on(&broker, no_work(), silence).await.unwrap();
     bench.seconds()
 }
 
@@ -491,74 +493,6 @@ impl Log {
         periods
             .map(|pair| pair[1].0.saturating_duration_since(pair[0].0))
             .collect()
-    }
-}
-
-/// Its reads never come back.
-#[derive(Clone, Debug)]
-struct Hanging(MemoryBroker);
-
-#[derive(Debug)]
-struct HangingSource;
-
-#[async_trait]
-impl Source for HangingSource {
-    async fn receive(&mut self, _: usize, _: &mut Vec<Delivery>) -> Result<(), BrokerError> {
-        pending().await
-    }
-
-    async fn close(&mut self) -> Result<(), BrokerError> {
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Broker for Hanging {
-    fn identity(&self) -> usize {
-        self.0.identity()
-    }
-
-    fn guarantee(&self) -> Guarantee {
-        self.0.guarantee()
-    }
-
-    fn is_fan_out(&self) -> bool {
-        self.0.is_fan_out()
-    }
-
-    fn attach(&self, observer: Arc<dyn Observer>) {
-        self.0.attach(observer);
-    }
-
-    async fn subscribe(&self, queue: &QueueName) -> Result<Subscription, BrokerError> {
-        Ok(Subscription {
-            source: Box::new(HangingSource),
-            ..self.0.subscribe(queue).await?
-        })
-    }
-
-    async fn publish(
-        &self,
-        queue: &QueueName,
-        batch: Vec<Message>,
-    ) -> Result<Vec<Published>, BrokerError> {
-        self.0.publish(queue, batch).await
-    }
-
-    async fn maintain(&self, queue: &QueueName, attempts: u32) -> Result<Maintained, BrokerError> {
-        self.0.maintain(queue, attempts).await
-    }
-
-    fn due_earlier(&self, queue: &QueueName) -> Arc<Notify> {
-        self.0.due_earlier(queue)
-    }
-
-    fn admin(&self) -> Option<&dyn Admin> {
-        self.0.admin()
-    }
-
-    fn store(&self) -> Option<Arc<dyn KvStore>> {
-        self.0.store()
     }
 }
 

@@ -1,0 +1,314 @@
+//! What `docs/guarantees.md` promises of the runner, as far as no other file here shows it.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pythia_core::admin::Page;
+use pythia_core::broker::Broker;
+use pythia_core::observe::{Event, Observer};
+use pythia_core::testing::{EventLog, FaultyBroker, Record};
+use pythia_core::{
+    Hurry, IntoRoute, Job, MemoryBroker, MemoryConfig, Message, QueueName, Route, Runner,
+    RunnerConfig, Summary, WorkError, worker_fn,
+};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+fn queue() -> QueueName {
+    QueueName::new("orders").unwrap()
+}
+
+fn n(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).unwrap()
+}
+
+async fn publish(broker: &MemoryBroker, bodies: impl IntoIterator<Item = String>) {
+    let batch = bodies.into_iter().map(Message::new).collect();
+    broker.publish(&queue(), batch).await.unwrap();
+}
+
+async fn run(
+    broker: &MemoryBroker,
+    route: impl IntoRoute,
+    log: &Arc<EventLog>,
+    until: impl Future<Output = ()> + Send,
+) -> Summary {
+    let runner = Runner::builder()
+        .route(broker, route)
+        .observer(Arc::clone(log))
+        .build()
+        .unwrap();
+    runner.run_until(until).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_decoded_never_counts_against_the_breaker() {
+    let broker = MemoryBroker::new();
+    // Five of six are of no use; the breaker opens when half of what it counts fails.
+    let bodies = (0..600).map(|n| {
+        if n % 6 == 0 {
+            n.to_string()
+        } else {
+            format!("<{n}>")
+        }
+    });
+    publish(&broker, bodies).await;
+    let log = Arc::new(EventLog::new());
+    let worker = worker_fn(async |_: &Job<usize>| Ok(()));
+    let summary = run(
+        &broker,
+        Route::new("orders", worker),
+        &log,
+        log.wait_settled(600),
+    )
+    .await;
+    assert_eq!(
+        (summary.settled.acked, summary.settled.dead),
+        (100, 500),
+        "{summary}"
+    );
+    let records = log.records();
+    let changes = records
+        .iter()
+        .filter(|record| matches!(record, Record::BreakerChanged { .. }));
+    assert_eq!(changes.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_huge_error_is_kept_short_in_its_dead_letter() {
+    let broker = MemoryBroker::new();
+    publish(&broker, ["1".into()]).await;
+    let log = Arc::new(EventLog::new());
+    let worker = worker_fn(async |_: &Job<usize>| {
+        Err::<(), _>(WorkError::permanent("the disk is full. ".repeat(1_000_000)))
+    });
+    run(
+        &broker,
+        Route::new("orders", worker),
+        &log,
+        log.wait_settled(1),
+    )
+    .await;
+    let dead = broker
+        .admin()
+        .unwrap()
+        .dead(&queue(), Page::first(1))
+        .await
+        .unwrap();
+    let error = &dead[0].reason.as_ref().unwrap().error;
+    assert!(error.starts_with("the disk is full. the disk"), "{error}");
+    assert!(error.len() < 10_000, "{} bytes", error.len());
+}
+
+/// Real time, because a thread that blocks stops virtual time too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_blocks_its_thread_is_reported_keeps_its_lease_and_stops_nobody() {
+    let mut config = MemoryConfig::default();
+    config.lease = Duration::from_millis(500);
+    let broker = MemoryBroker::with_config(config).unwrap();
+    publish(&broker, (0..40).map(|n| n.to_string())).await;
+    let log = Arc::new(EventLog::new());
+    let (done, reported) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&log));
+    let worker = worker_fn(move |job: &Job<usize>| {
+        if job.input == 0 && job.attempt() == 1 {
+            // Not an await in sight, until it has been reported several times, and the others are done but for those
+            // that were fetched together with it.
+            let is_over = || done.load(Ordering::SeqCst) >= 30 && blocked_reports(&reported) >= 3;
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !is_over() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        done.fetch_add(1, Ordering::SeqCst);
+        let attempt = job.attempt();
+        async move {
+            assert_eq!(attempt, 1);
+            Ok(())
+        }
+    });
+    let route = Route::new("orders", worker).lanes(n(2)).batch(n(4));
+    let summary = run(&broker, route, &log, log.wait_settled(40)).await;
+    assert_eq!(
+        (summary.settled.acked, summary.settled.stale),
+        (40, 0),
+        "{summary}"
+    );
+    assert!(
+        blocked_reports(&log) >= 3,
+        "half a lease, a lease, one and a half"
+    );
+    let lost = log
+        .records()
+        .into_iter()
+        .filter(|record| matches!(record, Record::LeasesLost { .. }));
+    assert_eq!(lost.count(), 0);
+}
+
+fn blocked_reports(log: &EventLog) -> usize {
+    let records = log.records();
+    records
+        .iter()
+        .filter(|record| matches!(record, Record::LaneBlocked { .. }))
+        .count()
+}
+
+/// What a user sends to say that it is enough.
+struct Enough(Arc<Notify>);
+
+impl Hurry for Enough {
+    async fn hurry(self) {
+        self.0.notified().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_signal_skips_the_wait_and_hands_back_what_runs() {
+    let broker = MemoryBroker::new();
+    publish(&broker, (0..3).map(|n| n.to_string())).await;
+    let started = Arc::new(Notify::new());
+    let starting = Arc::clone(&started);
+    let worker = worker_fn(move |_: &Job<usize>| {
+        starting.notify_one();
+        std::future::pending::<Result<(), WorkError>>()
+    });
+    let mut settings = RunnerConfig::default();
+    settings.drain_timeout = Duration::from_secs(3_600);
+    let runner = Runner::builder()
+        .route(&broker, Route::new("orders", worker))
+        .settings(settings)
+        .build()
+        .unwrap();
+    let (second, signal) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let enough = Enough(Arc::clone(&second));
+    let first = Arc::clone(&signal);
+    let running = runner.run_until(async move {
+        first.notified().await;
+        enough
+    });
+    let signals = async {
+        started.notified().await;
+        signal.notify_one();
+        sleep(Duration::from_secs(60)).await;
+        second.notify_one();
+        Instant::now()
+    };
+    let (summary, told_at) = tokio::join!(running, signals);
+    assert!(
+        Instant::now() - told_at < Duration::from_secs(1),
+        "it went on waiting"
+    );
+    assert_eq!(summary.unwrap().settled.released, 3);
+    let depth = broker.admin().unwrap().depth(&queue()).await.unwrap();
+    assert_eq!((depth.ready, depth.pending), (Some(3), Some(0)));
+}
+
+/// One that panics at every event.
+struct Broken;
+
+impl Observer for Broken {
+    fn on_event(&self, event: &Event<'_>) {
+        panic!("I was told of {event:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_ends_nothing_and_keeps_nothing_from_the_others() {
+    let broker = MemoryBroker::new();
+    publish(&broker, (0..10).map(|n| n.to_string())).await;
+    let log = Arc::new(EventLog::new());
+    let worker = worker_fn(async |_: &Job<usize>| Ok(()));
+    let runner = Runner::builder()
+        .route(&broker, Route::new("orders", worker))
+        .observer(Broken)
+        .observer(Arc::clone(&log))
+        .build()
+        .unwrap();
+    let summary = runner.run_until(log.wait_settled(10)).await.unwrap();
+    assert_eq!(summary.settled.acked, 10);
+    assert_eq!((log.received(), log.settled().acked), (10, 10));
+}
+
+/// When it heard of a round of upkeep, and of a sample.
+#[derive(Default)]
+struct Times {
+    upkeep: Mutex<Vec<Instant>>,
+    samples: Mutex<Vec<Instant>>,
+}
+
+impl Observer for Times {
+    fn on_event(&self, event: &Event<'_>) {
+        match event {
+            Event::Maintained { .. } => self.upkeep.lock().unwrap().push(Instant::now()),
+            Event::Sampled { .. } => self.samples.lock().unwrap().push(Instant::now()),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_regularly_is_spread_by_chance_and_never_late() {
+    let mut settings = RunnerConfig::default();
+    settings.maintain_interval = Duration::from_secs(100);
+    settings.sample_interval = Duration::from_secs(100);
+    let times = Arc::new(Times::default());
+    let worker = worker_fn(async |_: &Job<usize>| Ok(()));
+    let runner = Runner::builder()
+        .route(&MemoryBroker::new(), Route::new("orders", worker))
+        .settings(settings)
+        .observer(Arc::clone(&times))
+        .build()
+        .unwrap();
+    runner
+        .run_until(sleep(Duration::from_secs(20_000)))
+        .await
+        .unwrap();
+    for times in [&times.upkeep, &times.samples] {
+        let times = times.lock().unwrap();
+        let pauses: BTreeSet<u64> = times
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]).as_secs())
+            .collect();
+        let (shortest, longest) = (pauses.first().unwrap(), pauses.last().unwrap());
+        assert!(*shortest >= 75 && *longest <= 100, "{pauses:?}");
+        // Of 200 pauses or more, each one of 25 whole seconds.
+        assert!(pauses.len() > 15, "{pauses:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_away_is_asked_less_and_less_often_and_by_chance() {
+    let broker = Arc::new(FaultyBroker::new(MemoryBroker::new()));
+    broker.faults().take_down();
+    let log = Arc::new(EventLog::new());
+    let worker = worker_fn(async |_: &Job<usize>| Ok(()));
+    let runner = Runner::builder()
+        .route(&broker, Route::new("orders", worker).lanes(n(1)))
+        .observer(Arc::clone(&log))
+        .build()
+        .unwrap();
+    runner
+        .run_until(sleep(Duration::from_secs(600)))
+        .await
+        .unwrap();
+    let records = log.records().into_iter();
+    let pauses = records.filter_map(|record| match record {
+        Record::FetchFailed { retry_in, .. } => Some(retry_in),
+        _ => None,
+    });
+    let pauses: Vec<_> = pauses.collect();
+    // 2.5 s on average once they no longer grow: some 240 in ten minutes.
+    assert!((150..400).contains(&pauses.len()), "{} tries", pauses.len());
+    assert!(pauses[0] <= Duration::from_millis(50), "{:?}", pauses[0]);
+    let later = &pauses[10..];
+    let differ: BTreeSet<_> = later.iter().collect();
+    assert!(differ.len() > later.len() / 2, "they are by chance");
+    assert!(*later.iter().max().unwrap() <= Duration::from_secs(5));
+    let mean = later.iter().sum::<Duration>() / later.len() as u32;
+    assert!(
+        (2.0..3.0).contains(&mean.as_secs_f64()),
+        "{mean:?} on average"
+    );
+}

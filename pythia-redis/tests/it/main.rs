@@ -6,3 +6,4 @@ mod relay;
 mod settings;
 mod store;
 mod stream;
+mod worker;

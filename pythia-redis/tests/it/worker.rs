@@ -1,0 +1,288 @@
+//! A whole worker on a real Redis, whatever the pattern: what it can't read, and a Redis that comes and goes.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pythia_core::admin::Page;
+use pythia_core::broker::Broker;
+use pythia_core::settlement::DeadKind;
+use pythia_core::testing::{EventLog, Record};
+use pythia_core::{Config, Job, Payload, QueueName, Route, Runner, worker_fn};
+use pythia_redis::testing::RedisServer;
+use tokio::time::{Instant, sleep};
+
+#[tokio::test]
+async fn a_list_worker_buries_what_it_can_not_read_and_goes_on() {
+    buries_bad_input("list").await;
+}
+
+#[tokio::test]
+async fn a_stream_worker_buries_what_it_can_not_read_and_goes_on() {
+    buries_bad_input("stream").await;
+}
+
+#[tokio::test]
+async fn a_pubsub_worker_reports_what_it_can_not_read_and_goes_on() {
+    buries_bad_input("pubsub").await;
+}
+
+/// Bodies that are not `{"number": 7}`, beside many megabytes of nothing.
+const BAD: [&[u8]; 7] = [
+    br#"{"number":"#,
+    br#"{"number":"seven"}"#,
+    br#"{"count":7}"#,
+    b"",
+    b"\xFF\xFE\x00\x01",
+    // Another program's message.
+    br#"{"body":"W1s3XSwge30sIHt9XQ==","content-type":"application/json","headers":{"task":"tasks.add"},"properties":{}}"#,
+    // What begins as a frame of ours, and is none.
+    b"\xF5PY1\x00\x00\xFF\xFF\xFF\xFFrest",
+];
+
+async fn buries_bad_input(pattern: &str) {
+    let server = RedisServer::start().await;
+    let bench = Bench::new(&server, pattern);
+    let mut bad: Vec<Vec<u8>> = BAD.iter().map(|body| body.to_vec()).collect();
+    // By default Redis disconnects a subscriber who has 32 MiB to read.
+    let large = if pattern == "pubsub" { 16 } else { 64 };
+    bad.push(vec![b'x'; large << 20]);
+    let drive = async {
+        for body in &bad {
+            bench.write(&server, body).await;
+        }
+        bench.write(&server, br#"{"number":7}"#).await;
+        bench.log.wait_settled(bad.len() as u64 + 1).await;
+    };
+    bench.run(drive).await;
+    assert_eq!(bench.seen(), [7]);
+    let records = bench.log.records().into_iter();
+    let reported = records.filter_map(|record| match record {
+        Record::DeadLettered {
+            queue,
+            reason,
+            kept,
+            ..
+        } => Some((queue, reason, kept)),
+        _ => None,
+    });
+    let reported: Vec<_> = reported.collect();
+    assert_eq!(reported.len(), bad.len());
+    for (queue, reason, kept) in reported {
+        assert_eq!((queue.as_str(), reason.kind), ("orders", DeadKind::Decode));
+        let length = reason.error.len();
+        assert!(
+            (1..1_000).contains(&length),
+            "{length} bytes: {}",
+            reason.error
+        );
+        assert_eq!(kept, pattern != "pubsub");
+    }
+    if pattern == "pubsub" {
+        return;
+    }
+    let admin = bench.broker.admin().unwrap();
+    let letters = admin.dead(&bench.queue, Page::first(100)).await.unwrap();
+    let mut bodies: Vec<&[u8]> = letters
+        .iter()
+        .map(|letter| body(&letter.delivery.payload))
+        .collect();
+    bodies.reverse();
+    // Not by `assert_eq`, which would print 64 MiB.
+    assert!(
+        bodies == bad,
+        "other bytes than were sent, of {} letters",
+        bodies.len()
+    );
+}
+
+#[tokio::test]
+async fn a_list_worker_gets_over_a_redis_that_comes_and_goes() {
+    gets_over_outages("list").await;
+}
+
+#[tokio::test]
+async fn a_stream_worker_gets_over_a_redis_that_comes_and_goes() {
+    gets_over_outages("stream").await;
+}
+
+#[tokio::test]
+async fn a_pubsub_worker_gets_over_a_redis_that_comes_and_goes() {
+    gets_over_outages("pubsub").await;
+}
+
+/// Redis is away when the worker starts, is killed while the worker works, and both times nobody but Redis does anything
+/// about it.
+async fn gets_over_outages(pattern: &str) {
+    let mut server =
+        RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let bench = Bench::new(&server, pattern);
+    server.stop().await;
+    let drive = async {
+        bench
+            .log
+            .wait_for(|records| records.iter().any(is_fetch_failure))
+            .await;
+        let failure = bench.log.records().into_iter().find(is_fetch_failure);
+        let Some(Record::FetchFailed { error, .. }) = failure else {
+            unreachable!("it was there a moment ago")
+        };
+        let error = error.to_string();
+        assert!(
+            error.contains("orders") && error.contains(&server.port().to_string()),
+            "{error}"
+        );
+        assert!(error.contains("refused"), "{error}");
+
+        server.restart().await;
+        for number in 0..100 {
+            bench.write_number(&server, number).await;
+        }
+        bench.sees(50).await;
+        server.kill().await;
+        server.restart().await;
+        // What is published while nobody is subscribed is nobody's, on pub/sub.
+        if pattern == "pubsub" {
+            return bench.hears_again(&server).await;
+        }
+        for number in 100..200 {
+            bench.write_number(&server, number).await;
+        }
+        bench.sees(200).await;
+    };
+    bench.run(drive).await;
+    if pattern != "pubsub" {
+        assert_eq!(bench.seen(), (0..200).collect::<Vec<_>>());
+        let depth = bench
+            .broker
+            .admin()
+            .unwrap()
+            .depth(&bench.queue)
+            .await
+            .unwrap();
+        assert_eq!(
+            (depth.ready, depth.pending, depth.dead),
+            (Some(0), Some(0), Some(0))
+        );
+    }
+}
+
+fn is_fetch_failure(record: &Record) -> bool {
+    matches!(record, Record::FetchFailed { .. })
+}
+
+/// A worker of one pattern that notes the numbers that it is given.
+struct Bench {
+    pattern: String,
+    config: Config,
+    broker: Arc<dyn Broker>,
+    queue: QueueName,
+    log: Arc<EventLog>,
+    seen: Arc<Mutex<BTreeSet<u64>>>,
+}
+
+#[derive(serde::Deserialize)]
+struct Number {
+    number: u64,
+}
+
+impl Bench {
+    fn new(server: &RedisServer, pattern: &str) -> Self {
+        let text = format!(
+            "broker.type = {pattern:?}\nredis.url = {:?}\nredis.lease = \"1s\"",
+            server.url()
+        );
+        let config = Config::from_toml(&text).unwrap();
+        Self {
+            pattern: pattern.to_owned(),
+            broker: pythia_redis::from_config(&config).unwrap(),
+            config,
+            queue: QueueName::new("orders").unwrap(),
+            log: Arc::default(),
+            seen: Arc::default(),
+        }
+    }
+
+    /// Runs the worker, once it is ready beside what is to happen meanwhile.
+    async fn run(&self, meanwhile: impl Future<Output = ()> + Send) {
+        let seen = Arc::clone(&self.seen);
+        let worker = worker_fn(move |job: &Job<Number>| {
+            seen.lock().unwrap().insert(job.input.number);
+            async { Ok(()) }
+        });
+        let runner = Runner::builder()
+            .config(&self.config)
+            .route(&self.broker, Route::new("orders", worker))
+            .observer(Arc::clone(&self.log))
+            .build()
+            .unwrap();
+        runner.run_until(meanwhile).await.unwrap();
+    }
+
+    fn seen(&self) -> Vec<u64> {
+        self.seen.lock().unwrap().iter().copied().collect()
+    }
+
+    /// Waits until it has seen so many different numbers.
+    async fn sees(&self, count: usize) {
+        let patience = Instant::now() + Duration::from_secs(60);
+        while self.seen().len() < count {
+            assert!(
+                Instant::now() < patience,
+                "{} of {count} were seen",
+                self.seen().len()
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until one of the numbers that are published on and on is seen.
+    async fn hears_again(&self, server: &RedisServer) {
+        let before = self.seen().len();
+        for number in 1_000..2_000 {
+            self.write_number(server, number).await;
+            if self.seen().len() > before {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nothing was heard after the restart");
+    }
+
+    async fn write_number(&self, server: &RedisServer, number: u64) {
+        self.write(server, format!(r#"{{"number":{number}}}"#).as_bytes())
+            .await;
+    }
+
+    /// Writes as a plain client does. By a script, because an argument of redis-cli can't be every byte.
+    async fn write(&self, server: &RedisServer, body: &[u8]) {
+        let command = match self.pattern.as_str() {
+            "list" => "'LPUSH', KEYS[1]",
+            "stream" => "'XADD', KEYS[1], '*', 'data'",
+            _ => "'PUBLISH', KEYS[1]",
+        };
+        let body = match body {
+            [byte, rest @ ..] if rest.len() > 1_000 => {
+                format!("string.rep('\\{byte:03}', {})", 1 + rest.len())
+            }
+            _ => body.iter().fold(String::from("''"), |text, byte| {
+                text + &format!("..'\\{byte:03}'")
+            }),
+        };
+        let script = format!("return redis.call({command}, {body})");
+        let patience = Instant::now() + Duration::from_secs(20);
+        // On pub/sub the answer is the number of those who hear it: first of all somebody has to.
+        while server.cli(&["EVAL", &script, "1", "orders"]).await == "0" {
+            assert!(Instant::now() < patience, "nobody has subscribed");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn body(payload: &Payload) -> &[u8] {
+    match payload {
+        Payload::Bytes(bytes) => bytes,
+        Payload::Fields(fields) => &fields[0].1,
+        other => panic!("{other:?}"),
+    }
+}

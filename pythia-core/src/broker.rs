@@ -116,11 +116,16 @@ pub trait Source: Debug + Send + 'static {
     /// it belongs to a live worker, and nobody else would look for it.
     async fn receive(&mut self, max: usize, into: &mut Vec<Delivery>) -> Result<(), BrokerError>;
 
-    /// Hands back what the source holds and has not appended, and deregisters. The runtime has settled the rest before.
+    /// Ends the subscription, and hands back what the source holds and has not appended. The runtime has settled what it
+    /// was given before.
+    ///
+    /// At most once there is nobody to hand it back to: a source that has taken messages in ahead appends them to `rest`,
+    /// whatever their number, and the runtime processes them while there is time. It closes such a source before it
+    /// settles.
     ///
     /// # Errors
-    /// If the broker can't be reached; what was held then comes back after one lease.
-    async fn close(&mut self) -> Result<(), BrokerError>;
+    /// If the broker can't be reached; what was held then comes back after one lease, and what is in `rest` counts.
+    async fn close(&mut self, rest: &mut Vec<Delivery>) -> Result<(), BrokerError>;
 }
 
 /// Where dispositions go.

@@ -192,7 +192,8 @@ impl Source for FanOutSource {
         Ok(())
     }
 
-    async fn close(&mut self) -> Result<(), BrokerError> {
+    async fn close(&mut self, rest: &mut Vec<Delivery>) -> Result<(), BrokerError> {
+        self.take(usize::MAX, rest);
         self.end();
         Ok(())
     }

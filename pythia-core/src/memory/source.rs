@@ -60,7 +60,7 @@ impl Source for MemorySource {
 
     /// There is nothing to hand back, because what was claimed was appended; nor to deregister, because a source without
     /// unsettled messages is known nowhere.
-    async fn close(&mut self) -> Result<(), BrokerError> {
+    async fn close(&mut self, _: &mut Vec<Delivery>) -> Result<(), BrokerError> {
         Ok(())
     }
 }

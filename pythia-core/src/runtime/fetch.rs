@@ -27,14 +27,26 @@ pub(super) async fn run(lane: &Lane, room: mpsc::Sender<Fetched>, mut refused: O
                 break;
             }
             End::Hung => break,
-            End::Replace => replace(lane, reader).await,
+            End::Replace => {
+                reader.session.give_up();
+                // What its source has claimed and not passed on comes back when its lease ends, which is after the last
+                // job that was fetched through it: until then its leases are renewed.
+                if lane.retries_in_process {
+                    end(lane, reader, &room, &mut refused).await;
+                }
+            }
         }
     }
     lane.health.stopped();
+    if lane.retries_in_process
+        && let Some(reader) = last.take()
+    {
+        end(lane, reader, &room, &mut refused).await;
+    }
     drop((room, refused));
     lane.settled.cancelled().await;
     if let Some(mut reader) = last {
-        close(lane, &mut *reader.source).await;
+        close(lane, &mut *reader.source, &mut Vec::new()).await;
     }
 }
 
@@ -101,24 +113,60 @@ fn failed(lane: &Lane, backoff: &mut FaultBackoff, error: &BrokerError) -> Durat
     retry_in
 }
 
-/// Gives a subscription up. What its source has claimed and not appended comes back when its lease ends, which is after
-/// the last job that was fetched through it: until then its leases are renewed.
-async fn replace(lane: &Lane, mut reader: Reader) {
-    reader.session.give_up();
-    // An at-most-once source has no leases, but it may have messages, whose loss it reports when it is closed.
-    if lane.retries_in_process {
-        let closed = close(lane, &mut *reader.source);
-        if tokio::time::timeout(LAST_WORDS, closed).await.is_err() {
-            tracing::warn!(queue = %lane.queue, lane = lane.index, "a subscription that was given up could not be closed");
-        }
+/// Ends a subscription to an at-most-once broker, and passes on what it has taken in ahead: nobody else will ever get it.
+/// What there is no time for is lost, and reported.
+async fn end(lane: &Lane, mut reader: Reader, room: &mpsc::Sender<Fetched>, refused: &mut Outbox) {
+    let mut rest = Vec::new();
+    let closed = close(lane, &mut *reader.source, &mut rest);
+    if tokio::time::timeout(LAST_WORDS, closed).await.is_err() {
+        tracing::warn!(queue = %lane.queue, lane = lane.index, "a subscription to an at-most-once broker could not be closed");
     }
+    note_received(lane, &rest);
+    let mut rest = rest.into_iter();
+    while rest.len() > 0 {
+        let admission = admission(lane, room, &reader.size);
+        // Cancel safety: what was granted is given back.
+        let admission = tokio::select! {
+            admission = admission => admission,
+            () = lane.phase.drain_is_over() => None,
+        };
+        let Some(Admission {
+            place,
+            mut claim,
+            presence,
+        }) = admission
+        else {
+            break;
+        };
+        let deliveries: Vec<_> = rest.by_ref().take(claim.max()).collect();
+        claim.keep(deliveries.len());
+        let hold = reader.session.hold(&deliveries, Some(presence));
+        place.send(Fetched { deliveries, hold });
+    }
+    let lost: Vec<_> = rest.collect();
+    let hold = reader.session.hold(&lost, None);
+    for (index, delivery) in (0..).zip(lost) {
+        refused.push_unstarted(Arc::clone(&hold), index, delivery);
+    }
+    refused.flush();
 }
 
-async fn close(lane: &Lane, source: &mut dyn Source) {
+fn note_received(lane: &Lane, deliveries: &[Delivery]) {
+    if deliveries.is_empty() {
+        return;
+    }
+    lane.totals.received(deliveries.len());
+    lane.observers.on_event(&Event::Received {
+        queue: &lane.queue,
+        count: deliveries.len() as u64,
+    });
+}
+
+async fn close(lane: &Lane, source: &mut dyn Source, rest: &mut Vec<Delivery>) {
     // Settling may have used up its grace: this has some of its own.
     tokio::select! {
         biased;
-        closed = source.close() => if let Err(error) = closed {
+        closed = source.close(rest) => if let Err(error) = closed {
             tracing::warn!(queue = %lane.queue, lane = lane.index, %error, "the subscription was not closed properly");
         },
         () = lane.phase.over_for(LAST_CLOSE) => {
@@ -180,11 +228,7 @@ async fn read_on(
             continue;
         }
         reader.size.learn(&deliveries);
-        lane.totals.received(deliveries.len());
-        lane.observers.on_event(&Event::Received {
-            queue: &lane.queue,
-            count: deliveries.len() as u64,
-        });
+        note_received(lane, &deliveries);
         if deliveries[0].alone {
             drop(presence);
             run_alone(
@@ -318,7 +362,7 @@ impl SizeEstimate {
 const CAUTIOUS: usize = 16;
 /// How long a lane that had to hand a suspect back waits for the other suspect, at most, before it looks again.
 const RETURN: Duration = Duration::from_secs(5);
-/// How long a source that is given up may take to say what is lost.
+/// How long an at-most-once source may take to end and say what is left.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long a source may take to close after the drain time. Longer than the settle stage has.
 const LAST_CLOSE: Duration = Duration::from_secs(3);

@@ -66,7 +66,7 @@ async fn work(broker: &Faulty, ledger: &Ledger, ack_first: bool) {
     }
     until_ok!(settler.extend(&[]).await);
     until_ok!(broker.maintain(&queue(), 5).await);
-    until_ok!(source.close().await);
+    until_ok!(source.close(&mut Vec::new()).await);
 }
 
 async fn drill(ack_first: bool) -> FaultRuns {
@@ -156,7 +156,7 @@ async fn a_read_under_way_when_the_broker_goes_down_loses_its_reply_and_no_messa
     lane.source.receive(2, &mut batch).await.unwrap();
     assert_eq!(batch.len(), 2, "the same claim, no more than asked for");
     lane.settler.settle(&acks(batch)).await.unwrap();
-    lane.source.close().await.unwrap();
+    lane.source.close(&mut Vec::new()).await.unwrap();
     let depth = broker.inner().admin().unwrap().depth(&queue()).await;
     let depth = depth.unwrap();
     assert_eq!((depth.ready, depth.pending), (Some(1), Some(0)), "closed");

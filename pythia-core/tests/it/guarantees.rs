@@ -205,6 +205,51 @@ async fn a_second_signal_skips_the_wait_and_hands_back_what_runs() {
     assert_eq!((depth.ready, depth.pending), (Some(3), Some(0)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_an_at_most_once_worker_has_received_is_processed_while_there_is_time_and_else_counted()
+ {
+    for (drain_timeout, all) in [(200, true), (20, false)] {
+        let mut config = MemoryConfig::default();
+        config.fan_out = true;
+        config.buffer = n(1_000);
+        let broker = MemoryBroker::with_config(config).unwrap();
+        let log = Arc::new(EventLog::new());
+        let worker = worker_fn(async |_: &Job<usize>| {
+            sleep(Duration::from_secs(1)).await;
+            Ok(())
+        });
+        let mut settings = RunnerConfig::default();
+        settings.drain_timeout = Duration::from_secs(drain_timeout);
+        let runner = Runner::builder()
+            .route(
+                &broker,
+                Route::new("orders", worker).concurrency(n(5)).batch(n(10)),
+            )
+            .settings(settings)
+            .observer(Arc::clone(&log))
+            .build()
+            .unwrap();
+        let health = runner.health();
+        let summary = runner.run_until(async {
+            while health.ready().is_err() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            publish(&broker, (0..500).map(|n| n.to_string())).await;
+            log.wait_for(|records| !records.is_empty()).await;
+        });
+        let summary = summary.await.unwrap();
+        assert_eq!(summary.received, 500, "{summary}");
+        let lost = log.lost();
+        assert_eq!(summary.settled.acked + lost, 500, "{summary}, lost {lost}");
+        assert_eq!(lost == 0, all, "{lost} lost within {drain_timeout} s");
+        // 5 a second.
+        assert!(
+            all || (90..=120).contains(&summary.settled.acked),
+            "{summary}"
+        );
+    }
+}
+
 /// One that panics at every event.
 struct Broken;
 

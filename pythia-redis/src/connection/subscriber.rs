@@ -39,6 +39,8 @@ pub(crate) enum Notice {
     Resubscribed {
         away: Duration,
     },
+    /// A message has no form that could be handed out: why.
+    Unreadable(String),
 }
 
 /// A subscription that outlives its connection.
@@ -110,7 +112,7 @@ impl Subscriber {
             match session.wait(deadline).await {
                 Happened::Message(message) => {
                     if !shared || channels.hold(&message.channel) {
-                        return notice(message).map(Some);
+                        return Ok(Some(notice(message)));
                     }
                 }
                 Happened::Dropped(count) => return Ok(Some(Notice::Dropped(count))),
@@ -127,20 +129,30 @@ impl Subscriber {
     }
 
     /// What has already arrived, without waiting: the way to fill a batch.
-    ///
-    /// # Errors
-    /// If a channel's name is not UTF-8.
-    pub(crate) fn try_next(&mut self) -> Result<Option<Notice>, RedisError> {
-        let Some(session) = &mut self.session else {
-            return Ok(None);
-        };
+    pub(crate) fn try_next(&mut self) -> Option<Notice> {
+        let session = self.session.as_mut()?;
         loop {
             match session.messages.try_recv() {
                 Ok(message) if self.shared && !self.channels.hold(&message.channel) => {}
-                Ok(message) => return notice(message).map(Some),
-                Err(TryRecvError::Lagged(count)) => return Ok(Some(Notice::Dropped(count))),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(None),
+                Ok(message) => return Some(notice(message)),
+                Err(TryRecvError::Lagged(count)) => return Some(Notice::Dropped(count)),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
             }
+        }
+    }
+
+    /// Waits until all that was published before has arrived: [`try_next`](Self::try_next) then has it.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub(crate) async fn catch_up(&mut self) -> Result<(), RedisError> {
+        match &mut self.session {
+            // The answer comes behind all that was published before the question.
+            Some(session) => {
+                let client = session.live.client.clone();
+                session.hear(client.ping::<Value>(None)).await
+            }
+            None => Ok(()),
         }
     }
 
@@ -272,20 +284,18 @@ impl Channels {
     }
 }
 
-fn notice(message: Message) -> Result<Notice, RedisError> {
+fn notice(message: Message) -> Notice {
     let payload = match message.value {
         Value::String(text) => text.into_inner(),
         Value::Bytes(bytes) => bytes,
         other => {
-            return Err(RedisError::unexpected(
-                "a message with bytes",
-                &format!("{:?}", other.kind()),
-            ));
+            return Notice::Unreadable(format!("its body is no text but {:?}", other.kind()));
         }
     };
-    let channel = ByteString::try_from(message.channel.into_inner())
-        .map_err(|_| RedisError::unexpected("a channel name in UTF-8", "bytes that are not"))?;
-    Ok(Notice::Message { channel, payload })
+    match ByteString::try_from(message.channel.into_inner()) {
+        Ok(channel) => Notice::Message { channel, payload },
+        Err(_) => Notice::Unreadable("its channel's name is not UTF-8".to_owned()),
+    }
 }
 
 fn texts(names: &[ByteString]) -> Vec<String> {

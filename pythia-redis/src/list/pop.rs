@@ -146,7 +146,7 @@ impl Source for PopSource {
             .map_err(|error| error.during("take messages", &self.queue.name))
     }
 
-    async fn close(&mut self) -> Result<(), BrokerError> {
+    async fn close(&mut self, _: &mut Vec<Delivery>) -> Result<(), BrokerError> {
         Ok(())
     }
 }

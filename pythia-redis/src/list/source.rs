@@ -138,7 +138,7 @@ impl Source for ListSource {
             .map_err(|error| error.during("claim messages", &self.queue.name))
     }
 
-    async fn close(&mut self) -> Result<(), BrokerError> {
+    async fn close(&mut self, _: &mut Vec<Delivery>) -> Result<(), BrokerError> {
         let keys = &self.queue.keys;
         let batch = self.claims.batch(keys, self.number);
         let args = Args::new().arg(&self.claims.consumer).arg(self.number);

@@ -48,6 +48,10 @@ impl PubSubSource {
                 self.gap(GapCause::BufferFull, Some(lost), None);
             }
             Notice::Resubscribed { away } => self.gap(GapCause::Disconnected, None, Some(away)),
+            Notice::Unreadable(why) => {
+                tracing::error!(queue = %self.queue, why, "a message can't be read");
+                self.gap(GapCause::Unreadable, Some(1), None);
+            }
         }
     }
 
@@ -94,23 +98,34 @@ impl Source for PubSubSource {
             Some(notice) => self.take(notice, into),
             None => return Ok(()),
         }
-        while into.len() < max {
-            match self.subscriber.try_next() {
-                Ok(Some(notice)) => self.take(notice, into),
-                Ok(None) => break,
-                // What came before it is handed out; the message itself has no form that could be.
-                Err(error) => {
-                    tracing::error!(queue = %self.queue, %error, "a message can't be read");
-                    self.gap(GapCause::Unreadable, Some(1), None);
-                }
-            }
+        while into.len() < max
+            && let Some(notice) = self.subscriber.try_next()
+        {
+            self.take(notice, into);
         }
         Ok(())
     }
 
-    /// The subscription ends with its connection.
-    async fn close(&mut self) -> Result<(), BrokerError> {
-        Ok(())
+    /// Takes in all that was published until now; the subscription itself ends with its connection.
+    async fn close(&mut self, rest: &mut Vec<Delivery>) -> Result<(), BrokerError> {
+        let caught_up = self.subscriber.catch_up().await;
+        while let Some(notice) = self.subscriber.try_next() {
+            self.take(notice, rest);
+        }
+        caught_up.map_err(|error| error.during("receive the last messages", &self.queue))
+    }
+}
+
+impl Drop for PubSubSource {
+    /// Without a close, what was taken in and not handed out is lost.
+    fn drop(&mut self) {
+        let mut rest = Vec::new();
+        while let Some(notice) = self.subscriber.try_next() {
+            self.take(notice, &mut rest);
+        }
+        if !rest.is_empty() {
+            self.gap(GapCause::Shutdown, Some(rest.len() as u64), None);
+        }
     }
 }
 

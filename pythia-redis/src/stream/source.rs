@@ -288,7 +288,7 @@ impl Source for StreamSource {
         outcome.map_err(self.lane.queue.failed("read messages"))
     }
 
-    async fn close(&mut self) -> Result<(), BrokerError> {
+    async fn close(&mut self, _: &mut Vec<Delivery>) -> Result<(), BrokerError> {
         let lane = Arc::clone(&self.lane);
         let queue = &lane.queue;
         lane.ahead().clear();

@@ -97,6 +97,22 @@ async fn buries_bad_input(pattern: &str) {
 }
 
 #[tokio::test]
+async fn a_pubsub_worker_that_is_stopped_processes_what_it_has_received() {
+    let server = RedisServer::start().await;
+    let bench = Bench::new(&server, "pubsub");
+    let publish = async {
+        bench.write_number(&server, 0).await;
+        // In one go, so that nearly all of them are in the worker's buffer when it is told to stop.
+        let script =
+            r#"for n = 1, 4999 do redis.call('PUBLISH', KEYS[1], '{"number":' .. n .. '}') end"#;
+        server.cli(&["EVAL", script, "1", "orders"]).await;
+    };
+    bench.run(publish).await;
+    assert_eq!(bench.seen().len(), 5_000);
+    assert_eq!(bench.log.lost(), 0);
+}
+
+#[tokio::test]
 async fn a_list_worker_gets_over_a_redis_that_comes_and_goes() {
     gets_over_outages("list").await;
 }

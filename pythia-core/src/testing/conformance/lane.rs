@@ -167,12 +167,15 @@ impl Lane {
             .expect("an at-least-once broker has leases")
     }
 
-    pub(super) async fn close(mut self) {
+    /// Closes; answers what could not be handed back.
+    pub(super) async fn close(mut self) -> Vec<Delivery> {
+        let mut rest = Vec::new();
         self.subscription
             .source
-            .close()
+            .close(&mut rest)
             .await
             .expect("a source can be closed");
+        rest
     }
 }
 

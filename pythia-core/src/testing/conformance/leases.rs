@@ -219,7 +219,7 @@ pub async fn close_hands_back_at_once(setup: &Setup) {
     let start = Instant::now();
     let leave = async {
         leaving.settle(deliveries, Disposition::Release).await;
-        leaving.close().await;
+        assert!(leaving.close().await.is_empty(), "it was handed back");
     };
     let (received, ()) = tokio::join!(other.receive(5), leave);
     let waited = Instant::now() - start;

@@ -102,6 +102,7 @@ macro_rules! conformance_tests {
             a_late_subscription_gets_what_waits_or_nothing
             groups_do_not_see_each_others_retries
             at_most_once_keeps_nothing
+            what_is_not_received_before_a_close_is_not_lost
             what_a_slow_subscription_loses_is_counted
             // operating
             depth_tells_how_much_is_where

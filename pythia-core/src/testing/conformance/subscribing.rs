@@ -131,6 +131,29 @@ pub async fn at_most_once_keeps_nothing(setup: &Setup) {
     setup.nothing_else_for(&mut heir).await;
 }
 
+/// What a subscription that ends has taken in and nobody has received is still received: by others, or, where nobody else
+/// would get it, by the one that ends.
+pub async fn what_is_not_received_before_a_close_is_not_lost(setup: &Setup) {
+    const MESSAGES: usize = 100;
+    let (mut leaving, mut heir) = (setup.lane().await, setup.lane().await);
+    setup.publish(numbered(MESSAGES)).await;
+    let mut received = leaving.receive(10).await;
+    leaving.ack(received.clone()).await;
+    let rest = leaving.close().await;
+    if setup.capabilities.fan_out {
+        received.extend(rest);
+        assert_eq!(received.len(), MESSAGES);
+        heir.receive(MESSAGES).await;
+        return;
+    }
+    if setup.capabilities.guarantee == Guarantee::AtLeastOnce {
+        assert!(rest.is_empty(), "it can be handed back");
+    }
+    let others = heir.receive(MESSAGES - 10 - rest.len()).await;
+    heir.ack(others).await;
+    setup.nothing_else_for(&mut heir).await;
+}
+
 /// A subscription that is too slow loses messages, and an observer learns how many; on a broker that never drops it
 /// loses none.
 pub async fn what_a_slow_subscription_loses_is_counted(setup: &Setup) {

@@ -182,7 +182,7 @@ impl Source for FaultySource {
         Ok(())
     }
 
-    async fn close(&mut self) -> Result<(), BrokerError> {
+    async fn close(&mut self, rest: &mut Vec<Delivery>) -> Result<(), BrokerError> {
         let Self {
             inner,
             settler,
@@ -195,7 +195,7 @@ impl Source for FaultySource {
                 .map(|delivery| Settlement::new(delivery, Disposition::Release))
                 .collect();
             settler.settle(&released).await?;
-            inner.close().await
+            inner.close(rest).await
         };
         faults.around(Operation::Close, close).await
     }

@@ -24,7 +24,11 @@ async fn what_redis_cli_pushes_arrives_byte_for_byte_and_in_order() {
     }
     assert_eq!(ack(&worker, &deliveries).await, 0);
     assert_eq!(server.cli(&["EXISTS", "orders"]).await, "0");
-    worker.source.close().await.expect("redis runs");
+    worker
+        .source
+        .close(&mut Vec::new())
+        .await
+        .expect("redis runs");
     assert_eq!(server.cli(&["KEYS", "*"]).await, "", "nothing is left");
 }
 

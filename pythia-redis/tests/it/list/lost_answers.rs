@@ -54,7 +54,11 @@ async fn a_claim_without_an_answer_goes_back_when_the_source_closes() {
     relay.lose_next_large_answer();
     let lost = worker.source.receive(100, &mut Vec::new()).await;
     lost.expect_err("its answer is lost");
-    worker.source.close().await.expect("redis runs");
+    worker
+        .source
+        .close(&mut Vec::new())
+        .await
+        .expect("redis runs");
     assert_eq!(server.cli(&["LLEN", "orders"]).await, "100");
     let mut other = subscribe(&on(&server)).await;
     let deliveries = take(&mut other, 100).await;

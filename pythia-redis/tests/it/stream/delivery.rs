@@ -185,7 +185,11 @@ async fn a_closed_source_hands_back_what_it_read_ahead_and_leaves_no_trace() {
     publish(&broker, ["c".to_owned()]).await;
     let held = take_one(&mut leaver).await;
     assert_eq!(ack(&leaver, &[held]).await, 0);
-    leaver.source.close().await.expect("redis runs");
+    leaver
+        .source
+        .close(&mut Vec::new())
+        .await
+        .expect("redis runs");
     let taken = take(&mut stayer, 2).await;
     assert!(taken.iter().all(|delivery| delivery.attempt() == 1));
     assert_eq!(ack(&stayer, &taken).await, 0);

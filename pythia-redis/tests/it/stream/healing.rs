@@ -210,7 +210,11 @@ async fn a_full_redis_takes_nothing_in_and_is_drained() {
     assert_eq!(taken, ["m7", "m9"]);
     drop(second);
     recover_all(&broker, 2).await;
-    worker.source.close().await.expect("redis runs");
+    worker
+        .source
+        .close(&mut Vec::new())
+        .await
+        .expect("redis runs");
 }
 
 #[tokio::test]

@@ -215,6 +215,11 @@ fn built(
         Some(queue) => QueueName::new(queue)?,
         None => name,
     };
+    if let Some(setting) = draft.zero {
+        return Err(ConfigError::new(format!(
+            "queue {queue:?}: {setting} is 0, it must be at least 1"
+        )));
+    }
     let refuse = |asked: &str| {
         Err(ConfigError::new(format!(
             "queue {queue:?}: {asked} can't be had from an at-most-once broker; use lists or streams with at-least-once delivery, or do without"

@@ -20,7 +20,8 @@ use crate::message::QueueName;
 use crate::resilience::{BreakerConfig, Guard, Guarded, RateLimit, RetryConfig};
 use crate::worker::{BatchWorker, Worker};
 
-/// A worker on a queue. What is set here wins over the configuration.
+/// A worker on a queue. What is set here wins over the configuration. A count of zero is refused when the runner is
+/// built.
 pub struct Route<W, C = Json> {
     name: Result<QueueName, ConfigError>,
     worker: W,
@@ -116,22 +117,24 @@ macro_rules! common_settings {
                 }
             }
 
-            /// How many messages one fetch takes at most. Default: 100.
+            /// How many messages one fetch takes at most, from 1. Default: 100.
             #[must_use]
-            pub fn batch(self, batch: NonZeroUsize) -> Self {
-                self.configure(move |config| config.batch = batch)
+            pub fn batch(self, batch: usize) -> Self {
+                self.count("batch", batch, |config, batch| config.batch = batch)
             }
 
-            /// How many jobs may be running at once, in all lanes together. Default: 100.
+            /// How many jobs may be running at once, in all lanes together, from 1. Default: 100.
             #[must_use]
-            pub fn concurrency(self, concurrency: NonZeroUsize) -> Self {
-                self.configure(move |config| config.concurrency = concurrency)
+            pub fn concurrency(self, concurrency: usize) -> Self {
+                self.count("concurrency", concurrency, |config, concurrency| {
+                    config.concurrency = concurrency
+                })
             }
 
-            /// How many readers work side by side. Default: 2.
+            /// How many readers work side by side, from 1. Default: 2.
             #[must_use]
-            pub fn lanes(self, lanes: NonZeroUsize) -> Self {
-                self.configure(move |config| config.lanes = lanes)
+            pub fn lanes(self, lanes: usize) -> Self {
+                self.count("lanes", lanes, |config, lanes| config.lanes = lanes)
             }
 
             /// How many messages are started in a given time. Default: no limit.
@@ -182,8 +185,23 @@ macro_rules! common_settings {
                 mut self,
                 change: impl FnOnce(&mut RouteConfig) + Send + 'static,
             ) -> Self {
-                self.settings.0.push(Box::new(change));
+                self.settings.changes.push(Box::new(change));
                 self
+            }
+
+            fn count(
+                mut self,
+                setting: &'static str,
+                count: usize,
+                change: impl FnOnce(&mut RouteConfig, NonZeroUsize) + Send + 'static,
+            ) -> Self {
+                match NonZeroUsize::new(count) {
+                    Some(count) => self.configure(move |config| change(config, count)),
+                    None => {
+                        self.settings.zero.get_or_insert(setting);
+                        self
+                    }
+                }
             }
         }
 
@@ -202,13 +220,17 @@ common_settings!(BatchRoute, BatchWorker);
 
 /// Settings made in code, in the order in which they were made.
 #[derive(Default)]
-struct Settings(Vec<Change>);
+struct Settings {
+    changes: Vec<Change>,
+    /// The first count that was set to zero.
+    zero: Option<&'static str>,
+}
 
 type Change = Box<dyn FnOnce(&mut RouteConfig) + Send>;
 
 impl Settings {
     fn apply(self, config: &mut RouteConfig) {
-        self.0.into_iter().for_each(|change| change(config));
+        self.changes.into_iter().for_each(|change| change(config));
     }
 }
 
@@ -230,6 +252,8 @@ pub(super) mod sealed {
 #[expect(unnameable_types, reason = "only passes through the sealed trait")]
 pub struct Draft {
     pub(super) name: Result<QueueName, ConfigError>,
+    /// A count that was set to zero, for `build()` to refuse.
+    pub(super) zero: Option<&'static str>,
     pub(super) settle_settings: Change,
     pub(super) finish: Box<dyn FnOnce(Guard) -> Arc<dyn AnyRoute> + Send>,
 }
@@ -252,6 +276,7 @@ impl<W: Worker, C: Codec<W::Input>> sealed::Sealed for Route<W, C> {
         } = self;
         Draft {
             name,
+            zero: settings.zero,
             settle_settings: Box::new(|config| settings.apply(config)),
             finish: Box::new(|guard| {
                 Arc::new(Single {
@@ -273,6 +298,7 @@ impl<W: BatchWorker, C: Codec<W::Input>> sealed::Sealed for BatchRoute<W, C> {
         } = self;
         Draft {
             name,
+            zero: settings.zero,
             settle_settings: Box::new(|config| settings.apply(config)),
             finish: Box::new(|guard| {
                 Arc::new(Batched {

@@ -1,7 +1,6 @@
 //! The runner with each operation of its broker failing in turn, before and after it was carried out: nothing is lost,
 //! nothing is acknowledged that was not processed, and the runner goes on.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,13 +42,10 @@ fn worker(ledger: &Ledger) -> impl Worker<Input = usize, Output = ()> + use<> {
 async fn run(broker: &Faulty, ledger: &Ledger, until: impl Future<Output = ()> + Send) -> Summary {
     let messages = (0..MESSAGES).map(|n| Message::new(n.to_string())).collect();
     ledger.publish(broker.inner(), &queue(), messages).await;
-    let few = NonZeroUsize::new(4).unwrap();
     Runner::builder()
         .route(
             broker,
-            Route::new("orders", worker(ledger))
-                .batch(few)
-                .concurrency(few),
+            Route::new("orders", worker(ledger)).batch(4).concurrency(4),
         )
         .build()
         .unwrap()

@@ -1,7 +1,6 @@
 //! What `docs/guarantees.md` promises of the runner, as far as no other file here shows it.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,10 +18,6 @@ use tokio::time::{Instant, sleep};
 
 fn queue() -> QueueName {
     QueueName::new("orders").unwrap()
-}
-
-fn n(number: usize) -> NonZeroUsize {
-    NonZeroUsize::new(number).unwrap()
 }
 
 async fn publish(broker: &MemoryBroker, bodies: impl IntoIterator<Item = String>) {
@@ -129,7 +124,7 @@ async fn who_blocks_its_thread_is_reported_keeps_its_lease_and_stops_nobody() {
             Ok(())
         }
     });
-    let route = Route::new("orders", worker).lanes(n(2)).batch(n(4));
+    let route = Route::new("orders", worker).lanes(2).batch(4);
     let summary = run(&broker, route, &log, log.wait_settled(40)).await;
     assert_eq!(
         (summary.settled.acked, summary.settled.stale),
@@ -330,7 +325,7 @@ async fn a_broker_that_is_away_is_asked_less_and_less_often_and_by_chance() {
     let log = Arc::new(EventLog::new());
     let worker = worker_fn(async |_: &Job<usize>| Ok(()));
     let runner = Runner::builder()
-        .route(&broker, Route::new("orders", worker).lanes(n(1)))
+        .route(&broker, Route::new("orders", worker).lanes(1))
         .observer(Arc::clone(&log))
         .build()
         .unwrap();

@@ -1,7 +1,6 @@
 //! The runner from outside: on the in-memory broker, under virtual time unless a test says otherwise.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,10 +19,6 @@ use tokio::time::Instant;
 
 fn queue() -> QueueName {
     QueueName::new("orders").unwrap()
-}
-
-fn n(number: usize) -> NonZeroUsize {
-    NonZeroUsize::new(number).unwrap()
 }
 
 async fn publish(broker: &MemoryBroker, numbers: impl IntoIterator<Item = usize>) {
@@ -124,7 +119,7 @@ async fn waiting_jobs_run_concurrently_up_to_the_limit_of_the_route() {
         }
     });
     let began = Instant::now();
-    let route = Route::new("orders", worker).concurrency(n(7)).lanes(n(2));
+    let route = Route::new("orders", worker).concurrency(7).lanes(2);
     assert_eq!(run_idle(&broker, route).await.settled.acked, 100);
     assert_eq!(running.1.load(Ordering::SeqCst), 7);
     // 100 jobs of one second, seven at a time.
@@ -148,7 +143,7 @@ async fn one_lane_and_a_concurrency_of_one_keep_the_order() {
             Ok(())
         }
     });
-    run_idle(&broker, Route::new("orders", worker).concurrency(n(1))).await;
+    run_idle(&broker, Route::new("orders", worker).concurrency(1)).await;
     assert_eq!(*order.lock().unwrap(), (0..300).collect::<Vec<_>>());
 }
 
@@ -390,7 +385,7 @@ async fn a_shutdown_finishes_what_runs_and_hands_the_rest_back_at_once() {
             Ok(())
         }
     });
-    let route = Route::new("orders", worker).concurrency(n(4)).lanes(n(1));
+    let route = Route::new("orders", worker).concurrency(4).lanes(1);
     let runner = Runner::builder()
         .route(&broker, route)
         .build()
@@ -427,7 +422,7 @@ async fn jobs_that_outlast_the_drain_time_are_cancelled_and_handed_back() {
     settings.drain_timeout = Duration::from_secs(3);
     let began = Instant::now();
     let runner = Runner::builder()
-        .route(&broker, Route::new("orders", worker).lanes(n(1)))
+        .route(&broker, Route::new("orders", worker).lanes(1))
         .settings(settings)
         .build();
     let summary = runner
@@ -526,8 +521,8 @@ async fn a_batch_worker_gets_full_batches_and_answers_for_each() {
     publish(&broker, 0..100).await;
     let calls = Arc::new(Mutex::new(Vec::new()));
     let route = BatchRoute::new("orders", Bulk(Arc::clone(&calls)))
-        .batch(n(25))
-        .lanes(n(1))
+        .batch(25)
+        .lanes(1)
         .linger(Duration::from_secs(1));
     let summary = run_idle(&broker, route).await;
     assert_eq!((summary.settled.acked, summary.settled.retried), (100, 10));
@@ -546,8 +541,8 @@ async fn a_batch_worker_is_called_with_what_came_within_the_linger() {
     publish(&broker, 0..3).await;
     let calls = Arc::new(Mutex::new(Vec::new()));
     let route = BatchRoute::new("orders", Bulk(Arc::clone(&calls)))
-        .batch(n(25))
-        .lanes(n(1))
+        .batch(25)
+        .lanes(1)
         .linger(Duration::from_secs(2));
     let began = Instant::now();
     let (broker, idle) = (&broker, idle(broker.clone()));
@@ -654,7 +649,7 @@ async fn an_at_most_once_broker_retries_in_the_process() {
         }
     });
     let runner = Runner::builder()
-        .route(&broker, Route::new("orders", worker).lanes(n(1)))
+        .route(&broker, Route::new("orders", worker).lanes(1))
         .build()
         .unwrap();
     let health = runner.health();
@@ -700,6 +695,23 @@ fn what_can_not_be_kept_is_refused_when_it_is_built() {
     );
     let keep = Route::new("orders", worker()).dead_letters(pythia_core::DeadLetters::Keep);
     refused(Runner::builder().route(&fan_out, keep), "dead letters");
+}
+
+#[test]
+fn a_count_of_zero_is_refused_by_its_name() {
+    let broker = MemoryBroker::new();
+    let route = || Route::new("orders", worker_fn(async |_: &Job<usize>| Ok(())));
+    for (route, setting) in [
+        (route().batch(0), "batch"),
+        (route().lanes(0), "lanes"),
+        (route().concurrency(0).lanes(0), "concurrency"),
+    ] {
+        let error = Runner::builder().route(&broker, route).build().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("queue \"orders\": {setting} is 0, it must be at least 1")
+        );
+    }
 }
 
 trait Rounded {

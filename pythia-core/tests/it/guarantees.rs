@@ -206,7 +206,7 @@ async fn what_an_at_most_once_worker_has_received_is_processed_while_there_is_ti
     for (drain_timeout, all) in [(200, true), (20, false)] {
         let mut config = MemoryConfig::default();
         config.fan_out = true;
-        config.buffer = n(1_000);
+        config.buffer = std::num::NonZeroUsize::new(1_000).unwrap();
         let broker = MemoryBroker::with_config(config).unwrap();
         let log = Arc::new(EventLog::new());
         let worker = worker_fn(async |_: &Job<usize>| {
@@ -218,7 +218,7 @@ async fn what_an_at_most_once_worker_has_received_is_processed_while_there_is_ti
         let runner = Runner::builder()
             .route(
                 &broker,
-                Route::new("orders", worker).concurrency(n(5)).batch(n(10)),
+                Route::new("orders", worker).concurrency(5).batch(10),
             )
             .settings(settings)
             .observer(Arc::clone(&log))

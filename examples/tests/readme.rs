@@ -21,6 +21,13 @@ fn the_readme_shows_the_worker_as_it_is() {
 /// The worker's process; killed when the test ends, however it ends.
 struct Worker(Child);
 
+impl Worker {
+    fn terminate(&self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         // It may have ended by itself.
@@ -29,18 +36,23 @@ impl Drop for Worker {
     }
 }
 
-/// Runs the worker on a pattern, writes with redis-cli until it says what is expected, and ends it by a signal.
-async fn consumes(pattern: &str, write: &[&str], expected: &str) {
-    let server = RedisServer::start().await;
-    let mut worker = Worker(
+fn start(pattern: &str, server: &RedisServer) -> Worker {
+    Worker(
         Command::new(env!("CARGO_BIN_EXE_worker"))
             .env("PYTHIA_BROKER__TYPE", pattern)
             .env("PYTHIA_REDIS__URL", server.url())
             .env_remove("PYTHIA_CONFIG")
+            .env_remove("RUST_LOG")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap(),
-    );
+    )
+}
+
+/// Runs the worker on a pattern, writes with redis-cli until it says what is expected, and ends it by a signal.
+async fn consumes(pattern: &str, write: &[&str], expected: &str) {
+    let server = RedisServer::start().await;
+    let mut worker = start(pattern, &server);
     // A channel remembers nothing, so the subscriber has to be there first.
     while pattern == "pubsub"
         && !server
@@ -51,11 +63,7 @@ async fn consumes(pattern: &str, write: &[&str], expected: &str) {
     server.cli(write).await;
     let mut lines = BufReader::new(worker.0.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), expected);
-    let terminated = Command::new("kill")
-        .arg(worker.0.id().to_string())
-        .status()
-        .unwrap();
-    assert!(terminated.success());
+    worker.terminate();
     let summary = lines.next().unwrap().unwrap();
     assert!(summary.starts_with("received 1, acked 1,"), "{summary}");
     assert!(worker.0.wait().unwrap().success());
@@ -89,4 +97,16 @@ async fn the_worker_consumes_what_publish_writes() {
         "order 3: shipping one desk",
     )
     .await;
+}
+
+#[tokio::test]
+async fn the_worker_says_what_it_can_not_read() {
+    let server = RedisServer::start().await;
+    let mut worker = start("list", &server);
+    server.cli(&["LPUSH", "orders", "no JSON"]).await;
+    while server.cli(&["EXISTS", "orders"]).await == "1" {}
+    worker.terminate();
+    let mut lines = BufReader::new(worker.0.stdout.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    assert!(line.contains("dead letter: decode: "), "{line}");
 }

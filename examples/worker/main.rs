@@ -23,6 +23,7 @@ impl Worker for Ship {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt::init();
     let config = Config::load()?;
     let broker = pythia_redis::from_config(&config)?;
     let route = Route::new("orders", Ship);

@@ -68,20 +68,37 @@ fn facts(content: &[u8]) -> Result<FileFacts, WorkError> {
     })
 }
 
-/// Everything in the tree that is not a folder, but for what version control and builds put there.
-pub(crate) fn files(tree: &Path) -> io::Result<Vec<PathBuf>> {
-    let tree = std::path::absolute(tree)?;
+/// The files of the tree, but for what version control and builds put there. A folder that can't be read, or a link to
+/// nothing, is among them all the same: whoever works on it meets the error, and the others are indexed.
+pub(crate) fn files(tree: &Path) -> Result<Vec<PathBuf>, String> {
     let skipped =
         |name: &std::ffi::OsStr| name == ".git" || name == "target" || name == "node_modules";
+    // A pipe would never end, and a link to a folder leads out of the tree or around in it.
+    let is_no_file = |path: &Path| path.metadata().is_ok_and(|found| !found.is_file());
     walkdir::WalkDir::new(tree)
         .sort_by_file_name()
         .into_iter()
-        .filter_entry(|entry| !(entry.file_type().is_dir() && skipped(entry.file_name())))
-        .filter(|entry| {
-            entry
-                .as_ref()
-                .map_or(true, |entry| !entry.file_type().is_dir())
+        .filter_entry(|entry| {
+            let is_inner_folder = entry.depth() > 0 && entry.file_type().is_dir();
+            !(is_inner_folder && skipped(entry.file_name()))
         })
-        .map(|entry| Ok(entry?.into_path()))
+        .filter_map(|entry| match entry {
+            Ok(entry) if is_no_file(entry.path()) => None,
+            Ok(entry) => Some(Ok(entry.into_path())),
+            Err(error) => match (error.depth(), error.path()) {
+                (1.., Some(path)) => Some(Ok(path.to_owned())),
+                _ => Some(Err(format!(
+                    "can't index {}: {}",
+                    tree.display(),
+                    cause(&error)
+                ))),
+            },
+        })
         .collect()
+}
+
+fn cause(error: &walkdir::Error) -> String {
+    error
+        .io_error()
+        .map_or_else(|| error.to_string(), io::Error::to_string)
 }

@@ -1,25 +1,29 @@
-//! What the user sees: a progress bar while it runs, a table when it is done.
+//! What the user sees when it is done: a table, and what became of the messages.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
-use pythia_core::Summary;
+use indicatif::{HumanBytes, HumanCount};
 use pythia_core::observe::{Event, Observer};
-
-use tokio::time::Instant;
+use pythia_core::settlement::DeadKind;
+use pythia_core::{Summary, WorkErrorKind};
 
 use crate::index::FileFacts;
 
 /// Collects what the worker finds and what the runner reports.
 #[derive(Default)]
 pub(crate) struct Report {
-    kinds: Mutex<BTreeMap<String, Totals>>,
+    kinds: Mutex<HashMap<String, Totals>>,
     dead: Mutex<Vec<String>>,
-    retries: AtomicU64,
+    /// Failed attempts that another one may follow.
+    failed: AtomicU64,
+    /// Those of them that were the last one all the same.
+    exhausted: AtomicU64,
     ended: AtomicU64,
+    lost: AtomicU64,
 }
 
 #[derive(Default)]
@@ -36,60 +40,96 @@ impl Report {
         let kind = path
             .extension()
             .map_or("(none)".into(), |kind| kind.to_string_lossy().into_owned());
-        let mut kinds = self
-            .kinds
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let totals = kinds.entry(kind).or_default();
-        totals.files += 1;
-        totals.bytes += facts.bytes as u64;
-        totals.lines += facts.lines as u64;
-        totals.words += facts.words as u64;
-        // The exclusive or of all hashes does not depend on the order in which the files were done.
-        totals.hashes ^= facts
-            .sha256
-            .iter()
-            .take(8)
-            .fold(0, |hash, &byte| hash << 8 | u64::from(byte));
+        let totals = Totals {
+            files: 1,
+            bytes: facts.bytes as u64,
+            lines: facts.lines as u64,
+            words: facts.words as u64,
+            hashes: facts
+                .sha256
+                .iter()
+                .take(8)
+                .fold(0, |hash, &byte| hash << 8 | u64::from(byte)),
+        };
+        locked(&self.kinds).entry(kind).or_default().add(&totals);
     }
 
-    /// How many messages are done with: indexed or dead.
+    /// How many messages are done with: indexed, dead or lost.
     pub(crate) fn ended(&self) -> u64 {
-        self.ended.load(Ordering::Relaxed)
+        self.ended.load(Ordering::Relaxed) + self.lost()
     }
 
-    pub(crate) fn print(&self, summary: &Summary) {
+    /// How many messages a channel has not handed out, or has handed out to a process that ended too early.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Prints it, in 80 columns. Paths are shown from the tree on.
+    pub(crate) fn print(&self, summary: &Summary, tree: &Path) {
+        self.print_table();
+        let failed = self.failed.load(Ordering::Relaxed);
+        let retries = failed.saturating_sub(self.exhausted.load(Ordering::Relaxed));
+        println!("\nretries      {}", HumanCount(retries));
+        self.print_dead(tree);
+        let lost = self.lost();
+        if lost > 0 {
+            println!("lost         {}", HumanCount(lost));
+        }
         println!(
-            "{:<12}{:>8}{:>12}{:>10}{:>10}  checksum",
+            "messages     received {}, acked {}, dead {}, handed back {}",
+            summary.received, summary.settled.acked, summary.settled.dead, summary.settled.released
+        );
+    }
+
+    /// The kinds with the most files, and all others together.
+    fn print_table(&self) {
+        println!(
+            "{:<12}{:>10}{:>12}{:>14}{:>14}  checksum",
             "kind", "files", "bytes", "lines", "words"
         );
-        let mut all = Totals::default();
-        for (kind, totals) in &*self
-            .kinds
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-        {
+        let kinds = locked(&self.kinds);
+        let mut kinds: Vec<_> = kinds.iter().collect();
+        kinds.sort_by_key(|&(kind, totals)| (Reverse(totals.files), kind));
+        let (common, rare) = kinds.split_at(kinds.len().min(ROWS));
+        for (kind, totals) in common {
             totals.print(kind);
-            all.files += totals.files;
-            all.bytes += totals.bytes;
-            all.lines += totals.lines;
-            all.words += totals.words;
-            all.hashes ^= totals.hashes;
         }
-        all.print("in all");
-        let mut dead = self
-            .dead
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !rare.is_empty() {
+            Totals::sum(rare).print("other");
+        }
+        Totals::sum(&kinds).print("in all");
+    }
+
+    fn print_dead(&self, tree: &Path) {
+        let mut dead = locked(&self.dead);
         dead.sort();
-        println!("\nretries      {}", self.retries.load(Ordering::Relaxed));
-        println!("dead letters {}", dead.len());
-        dead.iter().for_each(|letter| println!("  {letter}"));
-        println!("messages     {summary}");
+        println!("dead letters {}", HumanCount(dead.len() as u64));
+        let tree = format!("{}/", tree.display());
+        for letter in dead.iter().take(ROWS) {
+            println!("  {}", cut(&letter.replace(&tree, ""), COLUMNS - 2));
+        }
+        if dead.len() > ROWS {
+            println!("  and {} more", HumanCount((dead.len() - ROWS) as u64));
+        }
     }
 }
 
 impl Totals {
+    fn sum(kinds: &[(&String, &Self)]) -> Self {
+        let mut all = Self::default();
+        kinds.iter().for_each(|(_, totals)| all.add(totals));
+        all
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.lines += other.lines;
+        self.words += other.words;
+        // The exclusive or of all hashes does not depend on the order in which the files were done.
+        self.hashes ^= other.hashes;
+    }
+
     fn print(&self, kind: &str) {
         let Self {
             files,
@@ -99,7 +139,8 @@ impl Totals {
             hashes,
         } = self;
         println!(
-            "{kind:<12}{:>8}{:>12}{:>10}{:>10}  {hashes:016x}",
+            "{:<12}{:>10}{:>12}{:>14}{:>14}  {hashes:016x}",
+            cut(kind, 12),
             HumanCount(*files).to_string(),
             HumanBytes(*bytes).to_string(),
             HumanCount(*lines).to_string(),
@@ -111,69 +152,67 @@ impl Totals {
 impl Observer for Report {
     fn on_event(&self, event: &Event<'_>) {
         match event {
+            // Counted by attempts rather than by what was settled: an at-most-once broker settles a message once, and
+            // its retries happen in this process.
+            Event::Processed { jobs, .. } => {
+                let failed = jobs.iter().filter(|job| {
+                    matches!(
+                        job.failure,
+                        Some(
+                            WorkErrorKind::Retryable { .. }
+                                | WorkErrorKind::Panic
+                                | WorkErrorKind::Timeout
+                        )
+                    )
+                });
+                self.failed
+                    .fetch_add(failed.count() as u64, Ordering::Relaxed);
+            }
             Event::Settled { counts, .. } => {
-                self.retries.fetch_add(counts.retried, Ordering::Relaxed);
                 self.ended
                     .fetch_add(counts.acked + counts.dead, Ordering::Relaxed);
             }
             Event::DeadLettered {
                 reason, attempts, ..
             } => {
-                let letter = format!(
-                    "{}, attempt {attempts}: {}",
-                    reason.kind.name(),
-                    reason.error
-                );
-                self.dead
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .push(letter);
+                if reason.kind == DeadKind::Exhausted {
+                    self.exhausted.fetch_add(1, Ordering::Relaxed);
+                }
+                // What follows is the number that the operating system has for it, in words already.
+                let error = reason.error.split(" (os error ").next().unwrap_or_default();
+                let kind = reason.kind.name();
+                locked(&self.dead).push(format!("{kind}, attempt {attempts}: {error}"));
+            }
+            Event::Gap {
+                lost: Some(lost), ..
+            } => {
+                self.lost.fetch_add(*lost, Ordering::Relaxed);
             }
             _ => {}
         }
     }
 }
 
-/// The bar.
-pub(crate) struct Progress {
-    bar: ProgressBar,
-    report: Arc<Report>,
-    began: Instant,
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Progress {
-    pub(crate) fn new(report: Arc<Report>) -> Self {
-        let bar = ProgressBar::new(0);
-        let style =
-            ProgressStyle::with_template("indexing  {bar:40} {human_pos}/{human_len} {per_sec}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self {
-            bar,
-            report,
-            began: Instant::now(),
-        }
+/// A text of at most so many characters. What is too long loses its middle: a letter begins with what happened to which
+/// file, and ends with the reason.
+fn cut(text: &str, columns: usize) -> String {
+    let long = text.chars().count();
+    if long <= columns {
+        return text.to_owned();
     }
-
-    pub(crate) fn expect(&self, files: usize) {
-        self.bar.set_length(files as u64);
-    }
-
-    pub(crate) fn show(&self) {
-        self.bar.set_position(self.report.ended());
-    }
-
-    pub(crate) fn say(&self, text: &str) {
-        self.bar.println(text);
-    }
-
-    pub(crate) fn finish(&self) {
-        self.show();
-        self.bar.abandon();
-        println!(
-            "done in {:.2} s\n",
-            Instant::now()
-                .saturating_duration_since(self.began)
-                .as_secs_f64()
-        );
-    }
+    let end = (columns - 1) / 2;
+    let start = columns - 1 - end;
+    let skipped = text.chars().skip(long - end);
+    text.chars()
+        .take(start)
+        .chain(['…'])
+        .chain(skipped)
+        .collect()
 }
+
+const ROWS: usize = 10;
+const COLUMNS: usize = 80;

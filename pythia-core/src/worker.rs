@@ -90,7 +90,8 @@ pub trait BatchWorker: Send + Sync + 'static {
     }
 }
 
-/// A worker made of an async closure or function.
+/// A worker made of an async closure or function that needs nothing but the job. One that needs state, such as a
+/// connection or a counter, is made by [`worker_fn_with`].
 ///
 /// ```
 /// use pythia_core::{Job, worker_fn};
@@ -99,6 +100,39 @@ pub trait BatchWorker: Send + Sync + 'static {
 /// let ship = worker_fn(async |job: &Job<Order>| {
 ///     println!("shipping order {}", job.input.id);
 ///     Ok(())
+/// });
+/// # fn takes(_: impl pythia_core::Worker<Input = Order, Output = ()>) {}
+/// # takes(ship);
+/// ```
+///
+/// An async closure that captures state is refused, because its future would borrow from the closure:
+///
+/// ```compile_fail
+/// # use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+/// # use pythia_core::{Job, worker_fn};
+/// let counter = Arc::new(AtomicU64::new(0));
+/// let count = worker_fn(async move |job: &Job<u64>| {
+///     counter.fetch_add(job.input, Ordering::Relaxed);
+///     Ok(())
+/// });
+/// ```
+///
+/// A plain closure may capture, if its future owns all that it uses: clones of the state, and a copy of what it needs of
+/// the job.
+///
+/// ```
+/// # use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+/// # use pythia_core::{Job, worker_fn};
+/// # #[derive(serde::Deserialize)] struct Order { id: u64 }
+/// let shipped = Arc::new(AtomicU64::new(0));
+/// let ship = worker_fn(move |job: &Job<Order>| {
+///     let shipped = Arc::clone(&shipped);
+///     let id = job.input.id;
+///     async move {
+///         println!("shipping order {id}");
+///         shipped.fetch_add(1, Ordering::Relaxed);
+///         Ok(())
+///     }
 /// });
 /// # fn takes(_: impl pythia_core::Worker<Input = Order, Output = ()>) {}
 /// # takes(ship);
@@ -113,16 +147,19 @@ where
     }
 }
 
-/// A worker made of some state and an async closure or function that borrows it.
+/// A worker made of some state and an async closure or function that borrows it. State that others hold too is an
+/// [`Arc`](std::sync::Arc); several things are a tuple.
 ///
 /// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
 /// use pythia_core::{Job, worker_fn_with};
 ///
 /// # #[derive(serde::Deserialize)] struct Order { id: u64 }
-/// struct Db;
-/// let ship = worker_fn_with(Db, async |db: &Db, job: &Job<Order>| {
-///     let _ = db;
+/// let shipped = Arc::new(AtomicU64::new(0));
+/// let ship = worker_fn_with(Arc::clone(&shipped), async |shipped: &Arc<AtomicU64>, job: &Job<Order>| {
 ///     println!("shipping order {}", job.input.id);
+///     shipped.fetch_add(1, Ordering::Relaxed);
 ///     Ok(())
 /// });
 /// # fn takes(_: impl pythia_core::Worker<Input = Order, Output = ()>) {}
@@ -154,6 +191,12 @@ pub struct WorkerFnWith<S, T, F> {
 
 /// Implemented by async functions from `&Job<T>` to a result, for [`worker_fn`]. (A bound of `AsyncFn` could not say
 /// that the future is `Send`.)
+#[diagnostic::on_unimplemented(
+    message = "this can't be the function of a worker",
+    label = "not callable as `async |job: &Job<{T}>| ..`, or it captures state",
+    note = "an async closure can't lend to its future what it captured: give the state to `worker_fn_with(state, async |state: &S, job: &Job<T>| ..)`",
+    note = "or clone it for each call: `worker_fn(move |job: &Job<T>| {{ let state = Arc::clone(&state); async move {{ .. }} }})`"
+)]
 pub trait JobFn<'a, T>: Send + Sync + 'static {
     /// What a success yields.
     type Output: Send;
@@ -166,7 +209,7 @@ pub trait JobFn<'a, T>: Send + Sync + 'static {
 
 impl<'a, T: 'a, F, Fut, O> JobFn<'a, T> for F
 where
-    F: Fn(&'a Job<T>) -> Fut + Send + Sync + 'static,
+    F: Call<(&'a Job<T>,), Answer = Fut> + Send + Sync + 'static,
     Fut: Future<Output = Result<O, WorkError>> + Send,
     O: Send,
 {
@@ -174,11 +217,16 @@ where
     type Future = Fut;
 
     fn call(&self, job: &'a Job<T>) -> Fut {
-        self(job)
+        Call::call(self, (job,))
     }
 }
 
 /// Implemented by async functions from `&S` and `&Job<T>` to a result, for [`worker_fn_with`].
+#[diagnostic::on_unimplemented(
+    message = "this can't be the function of a worker",
+    label = "not callable as `async |state: &{S}, job: &Job<{T}>| ..`, or it captures state",
+    note = "an async closure can't lend to its future what it captured: make it a part of the state, which may be a tuple"
+)]
 pub trait StateFn<'a, S, T>: Send + Sync + 'static {
     /// What a success yields.
     type Output: Send;
@@ -191,7 +239,7 @@ pub trait StateFn<'a, S, T>: Send + Sync + 'static {
 
 impl<'a, S: 'a, T: 'a, F, Fut, O> StateFn<'a, S, T> for F
 where
-    F: Fn(&'a S, &'a Job<T>) -> Fut + Send + Sync + 'static,
+    F: Call<(&'a S, &'a Job<T>), Answer = Fut> + Send + Sync + 'static,
     Fut: Future<Output = Result<O, WorkError>> + Send,
     O: Send,
 {
@@ -199,7 +247,41 @@ where
     type Future = Fut;
 
     fn call(&self, state: &'a S, job: &'a Job<T>) -> Fut {
-        self(state, job)
+        Call::call(self, (state, job))
+    }
+}
+
+/// A function that can be called with these arguments. It stands between `Fn` and the two traits above so that the
+/// compiler leaves out of its messages only what it would say of `Fn`, and shows the hints instead. What it says of a
+/// future that is not `Send` names the value and the `.await`, and has to stay.
+#[diagnostic::on_unimplemented(
+    message = "this can't be the function of a worker",
+    label = "not callable with `{Arguments}`, or it captures state",
+    note = "an async closure can't lend to its future what it captured: give the state to `worker_fn_with(state, async |state: &S, job: &Job<T>| ..)`",
+    note = "or clone it for each call: `worker_fn(move |job: &Job<T>| {{ let state = Arc::clone(&state); async move {{ .. }} }})`"
+)]
+#[expect(unnameable_types, reason = "only there for the compiler's messages")]
+pub trait Call<Arguments> {
+    type Answer;
+
+    fn call(&self, arguments: Arguments) -> Self::Answer;
+}
+
+#[diagnostic::do_not_recommend]
+impl<F: Fn(A) -> R, A, R> Call<(A,)> for F {
+    type Answer = R;
+
+    fn call(&self, (a,): (A,)) -> R {
+        self(a)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<F: Fn(A, B) -> R, A, B, R> Call<(A, B)> for F {
+    type Answer = R;
+
+    fn call(&self, (a, b): (A, B)) -> R {
+        self(a, b)
     }
 }
 

@@ -62,7 +62,46 @@ pub trait Worker: Send + Sync + 'static {
 
 /// Processes several messages a call: for work that is cheaper in bulk, such as an `INSERT` of many rows.
 ///
-/// User layers do not apply to it; time limit, panic isolation and breaker guard the call as a whole.
+/// ```
+/// use pythia_core::{BatchRoute, BatchWorker, Job, MemoryBroker, Producer, Runner, WorkError};
+/// # use std::sync::Arc;
+/// # use pythia_core::testing::EventLog;
+///
+/// struct InsertRows;
+///
+/// impl BatchWorker for InsertRows {
+///     type Input = i64;
+///     type Output = ();
+///
+///     async fn process(&self, jobs: &[Job<i64>]) -> Vec<Result<(), WorkError>> {
+///         println!("inserting {} rows at once", jobs.len());
+///         jobs.iter()
+///             .map(|job| match job.input {
+///                 0.. => Ok(()),
+///                 _ => Err(WorkError::permanent("a negative amount")), // the others of the batch succeed
+///             })
+///             .collect()
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = MemoryBroker::new();
+/// Producer::new(broker.clone()).send_all("amounts", &[3, -1, 4]).await?;
+/// # let log = Arc::new(EventLog::new());
+/// # let shutdown = log.wait_settled(3);
+/// let runner = Runner::builder()
+///     .route(&broker, BatchRoute::new("amounts", InsertRows))
+/// #   .observer(Arc::clone(&log))
+///     .build()?;
+/// let summary = runner.run_until(shutdown).await?; // in a service: `shutdown_signal()`
+/// assert_eq!((summary.settled.acked, summary.settled.dead), (2, 1));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// How many messages a call gets is set on its [`BatchRoute`](crate::BatchRoute). User layers do not apply to it; time
+/// limit, panic isolation and breaker guard the call as a whole.
 pub trait BatchWorker: Send + Sync + 'static {
     /// What the codec makes of each payload.
     type Input: Send + Sync;
@@ -117,8 +156,8 @@ pub trait BatchWorker: Send + Sync + 'static {
 /// });
 /// ```
 ///
-/// A plain closure may capture, if its future owns all that it uses: clones of the state, and a copy of what it needs of
-/// the job.
+/// A plain closure may capture, if its future owns all that it uses: clones of the state, and copies of what it needs
+/// of the job.
 ///
 /// ```
 /// # use std::sync::{Arc, atomic::{AtomicU64, Ordering}};

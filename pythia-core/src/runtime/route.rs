@@ -31,6 +31,45 @@ pub struct Route<W, C = Json> {
 
 /// A [`BatchWorker`] on a queue. A call gets up to [`batch`](Self::batch) messages, or what has come within
 /// [`linger`](Self::linger). User layers do not apply to it.
+///
+/// ```
+/// use std::time::Duration;
+/// use pythia_core::{BatchRoute, BatchWorker, Job, MemoryBroker, Producer, Runner, WorkError};
+/// # use std::sync::Arc;
+/// # use pythia_core::testing::EventLog;
+///
+/// struct InsertRows;
+///
+/// impl BatchWorker for InsertRows {
+///     type Input = u64;
+///     type Output = ();
+///
+///     async fn process(&self, jobs: &[Job<u64>]) -> Vec<Result<(), WorkError>> {
+///         assert!(jobs.len() <= 500);
+///         jobs.iter().map(|_| Ok(())).collect()
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = MemoryBroker::new();
+/// # let rows: Vec<u64> = (0..1_200).collect();
+/// Producer::new(broker.clone()).send_all("rows", &rows).await?;
+/// let route = BatchRoute::new("rows", InsertRows)
+///     .batch(500) // rows an `INSERT` at most
+///     .linger(Duration::from_millis(50)) // or what has come until then
+///     .concurrency(2); // `INSERT`s at once
+/// # let log = Arc::new(EventLog::new());
+/// # let shutdown = log.wait_settled(1_200);
+/// let runner = Runner::builder()
+///     .route(&broker, route)
+/// #   .observer(Arc::clone(&log))
+///     .build()?;
+/// let summary = runner.run_until(shutdown).await?; // in a service: `shutdown_signal()`
+/// assert_eq!(summary.settled.acked, 1_200);
+/// # Ok(())
+/// # }
+/// ```
 pub struct BatchRoute<W, C = Json> {
     name: Result<QueueName, ConfigError>,
     worker: W,

@@ -293,11 +293,9 @@ impl fmt::Display for BrokerError {
 }
 
 impl fmt::Debug for BrokerError {
+    /// `main` prints errors by `Debug`, so it reads as text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BrokerError")
-            .field("kind", &self.0.kind)
-            .field("error", &self.to_string())
-            .finish()
+        write!(f, "BrokerError: {self}")
     }
 }
 
@@ -399,5 +397,9 @@ mod tests {
             "could not claim messages on queue \"orders\": connection refused"
         );
         assert!(shared.is_unavailable());
+        assert_eq!(
+            format!("{shared:?}"),
+            "BrokerError: could not claim messages: connection refused"
+        );
     }
 }

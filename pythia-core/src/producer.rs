@@ -244,11 +244,9 @@ impl fmt::Display for PublishError {
 }
 
 impl fmt::Debug for PublishError {
+    /// `main` prints errors by `Debug`, so it reads as text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PublishError")
-            .field("kind", &self.kind())
-            .field("error", &self.to_string())
-            .finish()
+        write!(f, "PublishError: {self}")
     }
 }
 
@@ -499,6 +497,10 @@ mod tests {
             assert_eq!(
                 error.to_string(),
                 "could not publish messages on queue \"orders\""
+            );
+            assert_eq!(
+                format!("{error:?}"),
+                "PublishError: could not publish messages on queue \"orders\""
             );
         }
     }

@@ -8,7 +8,46 @@ use crate::error::BrokerError;
 use crate::message::{Delivery, MessageId, QueueName};
 use crate::settlement::DeadReason;
 
-/// Inspection and operation of a broker's queues.
+/// Inspection and operation of a broker's queues: what [`Broker::admin`](crate::broker::Broker::admin) answers where the
+/// broker has it.
+///
+/// ```
+/// use pythia_core::admin::Page;
+/// use pythia_core::broker::Broker;
+/// # use std::sync::Arc;
+/// # use pythia_core::testing::EventLog;
+/// # use pythia_core::{Job, MemoryBroker, Producer, QueueName, Route, Runner, WorkError, worker_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let broker = MemoryBroker::new();
+/// # Producer::new(broker.clone()).send_all("orders", &[7, 8]).await?;
+/// # let log = Arc::new(EventLog::new());
+/// # let refuse = worker_fn(async |_: &Job<u64>| Err::<(), _>(WorkError::permanent("no such customer")));
+/// # Runner::builder()
+/// #     .route(&broker, Route::new("orders", refuse))
+/// #     .observer(Arc::clone(&log))
+/// #     .build()?
+/// #     .run_until(log.wait_settled(2))
+/// #     .await?;
+/// let queue = QueueName::new("orders")?;
+/// let admin = broker.admin().ok_or("this broker has no administration")?;
+/// let dead = admin.dead(&queue, Page::first(50)).await?;
+/// for letter in &dead {
+///     if let Some(reason) = &letter.reason {
+///         println!("message {} is dead: {reason}", letter.delivery.id);
+///     }
+/// }
+/// # assert_eq!(dead.len(), 2);
+///
+/// // Once what killed them is mended: one of them by its id, then all others, the oldest 1,000 of them at most.
+/// let newest = [dead[0].delivery.id.clone()];
+/// assert_eq!(admin.requeue(&queue, Some(&newest), 1).await?, 1);
+/// assert_eq!(admin.requeue(&queue, None, 1_000).await?, 1);
+/// assert_eq!(admin.depth(&queue).await?.ready, Some(2));
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Admin: Send + Sync {
     /// How much is where. Costs the broker the same however long the queue is.
@@ -72,7 +111,15 @@ pub struct Depth {
     pub oldest: Option<Duration>,
 }
 
-/// A part of a listing.
+/// A part of a listing. Default: the first 50.
+///
+/// ```
+/// use pythia_core::admin::Page;
+///
+/// assert_eq!(Page::default(), Page::first(50));
+/// let third = Page { offset: 100, limit: 50 };
+/// assert_eq!(Page { offset: 100, ..Page::default() }, third);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
     /// How many to skip.
@@ -82,9 +129,15 @@ pub struct Page {
 }
 
 impl Page {
-    /// The first so many.
+    /// The first so many: `Page::first(50)`.
     pub const fn first(limit: usize) -> Self {
         Self { offset: 0, limit }
+    }
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self::first(50)
     }
 }
 

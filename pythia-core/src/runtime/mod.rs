@@ -118,7 +118,22 @@ impl Runner {
     /// finish within [`drain_timeout`](RunnerConfig::drain_timeout), settles, closes. Brokers that are away are waited
     /// for, at the start too.
     ///
-    /// With [`shutdown_signal`] a second signal skips the wait for running jobs.
+    /// With [`shutdown_signal`] a second signal skips the wait for running jobs. What waits for the second signal is what
+    /// that future yields: an async block around it that yields `()` compiles, and loses it, so return it.
+    ///
+    /// ```no_run
+    /// # use pythia_core::{Runner, RunError, shutdown_signal};
+    /// # async fn run(runner: Runner) -> Result<(), RunError> {
+    /// let shutdown = async {
+    ///     let second_signal = shutdown_signal().await;
+    ///     println!("finishing what runs; press Ctrl-C again to skip that");
+    ///     second_signal // not `()`
+    /// };
+    /// let summary = runner.run_until(shutdown).await?;
+    /// # let _ = summary;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// Dropping this future kills the lanes where they are, as a crash would: what was in hand comes back after its
     /// lease.

@@ -1,4 +1,6 @@
-//! One lane: three stages joined by bounded channels, each a task, and a fourth task that renews leases.
+//! One lane: three stages, each a task, and a fourth task that renews leases. The channel from fetch to process holds
+//! one batch. The one from process to settle is unbounded in form, and bounded by the slots: a start takes one, and its
+//! settle gives it back.
 //!
 //! ```text
 //! fetch ──(1 batch)──> process ──(dispositions)──> settle ──> broker

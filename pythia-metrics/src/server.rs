@@ -28,7 +28,7 @@ use crate::pages::{HealthSource, Pages};
 /// address whoever reaches it can read the names of queues.
 ///
 /// ```
-/// use pythia_core::{Job, MemoryBroker, Route, Runner, worker_fn};
+/// use pythia_core::{Config, Job, MemoryBroker, Route, Runner, worker_fn};
 /// use pythia_metrics::prometheus::Registry;
 /// use pythia_metrics::{MetricsConfig, MetricsServer, PrometheusObserver};
 ///
@@ -37,14 +37,16 @@ use crate::pages::{HealthSource, Pages};
 /// # let broker = MemoryBroker::new();
 /// # let greet = worker_fn(async |_: &Job<String>| Ok(()));
 /// # let shutdown = async {};
-/// # let mut config = MetricsConfig::default();
-/// # config.address.set_port(0);
+/// // In a service: `Config::load()`, which reads a file and the environment.
+/// let config = Config::from_toml("[metrics]\naddress = '127.0.0.1:0'")?;
+/// let metrics: MetricsConfig = config.section("metrics")?;
 /// let registry = Registry::new();
 /// let runner = Runner::builder()
+///     .config(&config)
 ///     .route(&broker, Route::new("greetings", greet))
-///     .observer(PrometheusObserver::register_with(&registry, &config)?)
+///     .observer(PrometheusObserver::register_with(&registry, &metrics)?)
 ///     .build()?;
-/// let server = MetricsServer::bind(&config, &registry).await?.health(runner.health());
+/// let server = MetricsServer::bind(&metrics, &registry).await?.health(runner.health());
 /// if let Some(address) = server.address() {
 ///     println!("metrics are at http://{address}/metrics");
 /// }

@@ -2,26 +2,31 @@
 //!
 //! | event | when | log level |
 //! |---|---|---|
+//! | [`Started`](Event::Started) | a route runs, its broker connected or not | info |
 //! | [`Subscribed`](Event::Subscribed) | a lane has its subscription | info |
 //! | [`Received`](Event::Received) | a batch was fetched | debug |
 //! | [`Processed`](Event::Processed) | jobs have ended, with their times | debug |
-//! | [`Settled`](Event::Settled) | the broker has taken a batch of dispositions | debug |
+//! | [`AttemptFailed`](Event::AttemptFailed) | an attempt failed, and another one follows | info, ten a second of a queue; the others, and snoozes: debug |
+//! | [`Settled`](Event::Settled) | the broker has taken a batch of dispositions | debug; warn if some were stale |
 //! | [`DeadLettered`](Event::DeadLettered) | a message is on its way to the dead letters | error |
-//! | [`FetchFailed`](Event::FetchFailed) | a read, or a subscription, failed | warn |
-//! | [`SettleFailed`](Event::SettleFailed) | a settle failed and is repeated | warn |
-//! | [`ExtendFailed`](Event::ExtendFailed) | a renewal failed and is repeated | warn |
+//! | [`FetchFailed`](Event::FetchFailed) | a read, or a subscription, failed | warn, once a fault |
+//! | [`SettleFailed`](Event::SettleFailed) | a settle failed and is repeated | warn, once a fault |
+//! | [`ExtendFailed`](Event::ExtendFailed) | a renewal failed and is repeated | warn, once a fault |
 //! | [`LeasesLost`](Event::LeasesLost) | messages went to others while we held them | warn |
 //! | [`BreakerChanged`](Event::BreakerChanged) | a circuit breaker opened, closed, or probes | warn, info |
-//! | [`LaneBlocked`](Event::LaneBlocked) | a handler holds a lane's thread without awaiting | warn |
+//! | [`LaneBlocked`](Event::LaneBlocked) | a handler has held a lane's thread for half a lease without awaiting, and again at each further half | warn |
 //! | [`Stalled`](Event::Stalled) | no read completed for too long; the subscription is made again | warn |
 //! | [`Gap`](Event::Gap) | an at-most-once broker lost messages, or may have | error |
-//! | [`Maintained`](Event::Maintained) | a round of upkeep ended | debug; warn if messages died |
-//! | [`MaintainFailed`](Event::MaintainFailed) | a round of upkeep failed | warn |
+//! | [`Maintained`](Event::Maintained) | a round of upkeep ended | error if messages died; warn if some came back from dead workers, or a stream can't be trimmed; else debug |
+//! | [`MaintainFailed`](Event::MaintainFailed) | a round of upkeep failed | warn, once a fault |
 //! | [`Sampled`](Event::Sampled) | the depth of a queue was read, on an interval | none |
 //! | [`ServerSampled`](Event::ServerSampled) | the state of a broker's server was read, on an interval | none |
 //! | [`Command`](Event::Command) | a broker's server answered a command | none |
 //!
-//! All of them are per batch or rarer, but for `DeadLettered`. The runtime logs them by itself through `tracing`.
+//! All of them are per batch or rarer, but for `AttemptFailed` and `DeadLettered`, of which each failed attempt makes one.
+//! The runtime logs them by itself through `tracing`: an error where something was lost or needs a human, a warning where
+//! it recovers by itself. While a broker is away each of its users reports that again and again: of one queue the log says
+//! it once, then every 30 s, and says when the broker answers again. What it leaves out is there at debug level.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,7 +35,7 @@ use std::time::Duration;
 
 use crate::admin::{Depth, ServerStats};
 use crate::broker::Maintained;
-use crate::error::{BrokerError, WorkErrorKind};
+use crate::error::{BrokerError, WorkError, WorkErrorKind};
 use crate::message::{MessageId, QueueName};
 use crate::resilience::BreakerState;
 use crate::settlement::DeadReason;
@@ -46,6 +51,22 @@ pub trait Observer: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
+    /// An attempt did not succeed, and its message will be tried again: by the schedule, or because the worker snoozed it.
+    /// The error of the last attempt comes with [`DeadLettered`](Self::DeadLettered).
+    AttemptFailed {
+        /// On which queue.
+        queue: &'a QueueName,
+        /// Which message.
+        id: &'a MessageId,
+        /// Which attempt it was, from 1.
+        attempt: u32,
+        /// How many attempts the route allows.
+        max_attempts: u32,
+        /// What the worker, or a layer, answered.
+        error: &'a WorkError,
+        /// How long the message waits for its next attempt, at least.
+        retry_in: Duration,
+    },
     /// A circuit breaker changed its state.
     BreakerChanged {
         /// Whose breaker.
@@ -102,7 +123,8 @@ pub enum Event<'a> {
         /// How long nothing could be received, where that is known.
         lasted: Option<Duration>,
     },
-    /// A handler holds its lane's thread without awaiting.
+    /// A handler holds its lane's thread without awaiting. Reported when it has done so for half a lease (15 s by default;
+    /// 5 s where there are no leases), and again at each further half.
     LaneBlocked {
         /// On which queue.
         queue: &'a QueueName,
@@ -184,6 +206,15 @@ pub enum Event<'a> {
         lane: usize,
         /// Since the last completed read.
         silent: Duration,
+    },
+    /// A route runs: the first event of its queue, whether or not the broker can be reached.
+    Started {
+        /// Its queue.
+        queue: &'a QueueName,
+        /// How many lanes it has.
+        lanes: usize,
+        /// The state that its circuit breaker begins in; `None` if it has none.
+        breaker: Option<BreakerState>,
     },
     /// A lane has its subscription.
     Subscribed {
@@ -271,6 +302,16 @@ impl GapCause {
             Self::Unreadable => "unreadable",
         }
     }
+
+    /// Every name that [`name`](Self::name) can give.
+    pub const NAMES: [&'static str; 6] = [
+        Self::BufferFull.name(),
+        Self::Disconnected.name(),
+        Self::MissingNumbers.name(),
+        Self::NoReceiver.name(),
+        Self::Shutdown.name(),
+        Self::Unreadable.name(),
+    ];
 }
 
 /// Several observers as one: what the runtime and the adapters report to.
@@ -314,5 +355,27 @@ impl fmt::Debug for Observers {
 impl<O: Observer + ?Sized> Observer for Arc<O> {
     fn on_event(&self, event: &Event<'_>) {
         (**self).on_event(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_of_a_gap_is_among_the_names() {
+        use GapCause::*;
+        let first = BufferFull;
+        // Exhaustive, so that a new cause does not compile before it is here, and then not pass before it is listed.
+        let next = |cause| match cause {
+            BufferFull => Some(Disconnected),
+            Disconnected => Some(MissingNumbers),
+            MissingNumbers => Some(NoReceiver),
+            NoReceiver => Some(Shutdown),
+            Shutdown => Some(Unreadable),
+            Unreadable => None,
+        };
+        let causes = std::iter::successors(Some(first), |cause| next(*cause));
+        assert!(causes.map(GapCause::name).eq(GapCause::NAMES));
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{WorkError, WorkErrorKind};
 use crate::job::{Cancellation, Job};
 use crate::message::Delivery;
 use crate::observe::{Event, JobReport, Observer};
-use crate::resilience::discard;
+use crate::resilience::{Retry, discard};
 use crate::settlement::{Disposition, decide};
 use crate::worker::Worker;
 
@@ -83,6 +83,7 @@ async fn work<W: Worker>(
         };
         let disposition = decide(&result, job.attempt(), lane.retry.as_ref());
         let failure = result.as_ref().err().map(WorkError::kind);
+        report_failure(lane, job, &result, &disposition);
         discard(result);
         let ended = Instant::now();
         let took = ended.saturating_duration_since(began);
@@ -126,6 +127,30 @@ async fn work<W: Worker>(
         }
         began = Instant::now();
     }
+}
+
+/// Reports an attempt that failed and is followed by another. The error of the last one goes with the dead letter.
+pub(super) fn report_failure<T, O>(
+    lane: &Lane,
+    job: &Job<T>,
+    result: &Result<O, WorkError>,
+    disposition: &Disposition,
+) {
+    let (
+        Disposition::Retry { after: retry_in } | Disposition::Snooze { after: retry_in },
+        Err(error),
+    ) = (disposition, result)
+    else {
+        return;
+    };
+    lane.observers.on_event(&Event::AttemptFailed {
+        queue: &lane.queue,
+        id: job.id(),
+        attempt: job.attempt(),
+        max_attempts: lane.retry.as_ref().map_or(1, Retry::max_attempts),
+        error,
+        retry_in: *retry_in,
+    });
 }
 
 fn undecodable(error: &mut WorkError, delivery: &Delivery) -> Outcome {

@@ -10,7 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::attempt::{decode, unless_aborted};
+use super::attempt::{decode, report_failure, unless_aborted};
 use super::hold::Hold;
 use super::lane::{Fetched, Lane};
 use super::process::Backlog;
@@ -183,6 +183,7 @@ async fn call<W: BatchWorker>(
                 took,
                 waited,
             };
+            report_failure(lane, &job, &result, &disposition);
             discard(result);
             let after = match disposition {
                 Disposition::Retry { after } if lane.retries_in_process => {

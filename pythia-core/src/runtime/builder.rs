@@ -86,7 +86,7 @@ impl RunnerBuilder {
             ));
         }
         let mut observers = self.observers;
-        observers.push(Arc::new(log::Log));
+        observers.push(Arc::new(log::Log::default()));
         let mut routes: Vec<Built> = Vec::new();
         for (broker, draft) in self.drafts {
             let built = built(broker, draft, self.config.as_ref(), &runner, &observers)?;

@@ -60,7 +60,8 @@ use self::watch::Watch;
 use crate::broker::Broker;
 use crate::error::{BrokerError, BrokerErrorKind, WorkError};
 use crate::message::QueueName;
-use crate::observe::Observers;
+use crate::observe::{Event, Observer, Observers};
+use crate::resilience::BreakerState;
 
 /// Runs workers until it is told to stop.
 ///
@@ -223,6 +224,11 @@ impl Runner {
             max_attempts,
         } in &self.routes
         {
+            self.observers.on_event(&Event::Started {
+                queue,
+                lanes: shares.len(),
+                breaker: plan.gate.as_ref().map(|_| BreakerState::Closed),
+            });
             let upkeep = Arc::new(Upkeep::new(
                 queue.clone(),
                 Arc::clone(broker),

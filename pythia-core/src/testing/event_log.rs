@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::admin::{Depth, ServerStats};
 use crate::broker::Maintained;
-use crate::error::BrokerError;
+use crate::error::{BrokerError, WorkErrorKind};
 use crate::message::{MessageId, QueueName};
 use crate::observe::{Event, GapCause, JobReport, Observer, SettledCounts};
 use crate::resilience::BreakerState;
@@ -41,9 +41,18 @@ pub struct EventLog {
 #[non_exhaustive]
 #[expect(
     missing_docs,
-    reason = "each variant and field is that of the event of the same name, and documented there"
+    reason = "each variant and field is that of the event of the same name, and documented there; errors by kind and text"
 )]
 pub enum Record {
+    AttemptFailed {
+        queue: QueueName,
+        id: MessageId,
+        attempt: u32,
+        max_attempts: u32,
+        kind: WorkErrorKind,
+        error: String,
+        retry_in: Duration,
+    },
     BreakerChanged {
         queue: QueueName,
         state: BreakerState,
@@ -121,6 +130,11 @@ pub enum Record {
         queue: QueueName,
         lane: usize,
         silent: Duration,
+    },
+    Started {
+        queue: QueueName,
+        lanes: usize,
+        breaker: Option<BreakerState>,
     },
     Subscribed {
         queue: QueueName,
@@ -227,6 +241,22 @@ impl Observer for EventLog {
 impl From<&Event<'_>> for Record {
     fn from(event: &Event<'_>) -> Self {
         match *event {
+            Event::AttemptFailed {
+                queue,
+                id,
+                attempt,
+                max_attempts,
+                error,
+                retry_in,
+            } => Self::AttemptFailed {
+                queue: queue.clone(),
+                id: id.clone(),
+                attempt,
+                max_attempts,
+                kind: error.kind(),
+                error: error.to_string(),
+                retry_in,
+            },
             Event::BreakerChanged { queue, state } => Self::BreakerChanged {
                 queue: queue.clone(),
                 state,
@@ -331,6 +361,15 @@ impl From<&Event<'_>> for Record {
                 queue: queue.clone(),
                 lane,
                 silent,
+            },
+            Event::Started {
+                queue,
+                lanes,
+                breaker,
+            } => Self::Started {
+                queue: queue.clone(),
+                lanes,
+                breaker,
             },
             Event::Subscribed { queue, lane } => Self::Subscribed {
                 queue: queue.clone(),

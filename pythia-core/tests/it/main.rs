@@ -7,6 +7,7 @@ mod faults;
 mod guarantees;
 mod health;
 mod memory;
+mod observing;
 mod panics;
 mod runtime;
 mod settings;

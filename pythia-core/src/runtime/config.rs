@@ -22,8 +22,8 @@ pub struct RunnerConfig {
     /// jittered by a quarter.
     #[serde(with = "humantime_serde")]
     pub maintain_interval: Duration,
-    /// How often the depth of each queue and the state of the broker's server are read for metrics. Default: 5 s,
-    /// jittered by a quarter; zero: never.
+    /// How often the depth of each queue and the state of the broker's server are read for metrics, and once more after
+    /// the drain. Default: 5 s, jittered by a quarter; zero: never.
     #[serde(with = "humantime_serde")]
     pub sample_interval: Duration,
     /// A lane that completes no read for so long gets a new subscription; after twice that time the process is

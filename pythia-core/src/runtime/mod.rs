@@ -38,6 +38,7 @@ mod watch;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
@@ -51,7 +52,7 @@ pub use self::totals::Summary;
 
 use self::lane::{Lane, LanePlan};
 use self::route::AnyRoute;
-use self::sample::Sampler;
+use self::sample::{Sampler, sample_last};
 use self::shutdown::Phase;
 use self::solitude::Solitude;
 use self::totals::Totals;
@@ -158,7 +159,7 @@ impl Runner {
         }
         let phase = Phase::default();
         let totals = Arc::new(Totals::default());
-        let (mut tasks, watch) = self.spawn(&phase, &totals);
+        let (mut tasks, samplers, watch) = self.spawn(&phase, &totals);
 
         let mut shutdown = std::pin::pin!(shutdown);
         let ended = tokio::select! {
@@ -174,8 +175,13 @@ impl Runner {
                         () = hurry.hurry() => {}
                     }
                 };
+                let all = async {
+                    all_end(&mut tasks).await?;
+                    sample_last(&samplers).await;
+                    Ok(())
+                };
                 let drained = tokio::select! {
-                    drained = all_end(&mut tasks) => Some(drained),
+                    drained = all => Some(drained),
                     () = enough => None,
                 };
                 match drained {
@@ -210,8 +216,13 @@ impl Runner {
         }
     }
 
-    fn spawn(&self, phase: &Phase, totals: &Arc<Totals>) -> (JoinSet<()>, Watch) {
+    fn spawn(
+        &self,
+        phase: &Phase,
+        totals: &Arc<Totals>,
+    ) -> (JoinSet<()>, Vec<Arc<Sampler>>, Watch) {
         let mut tasks = JoinSet::new();
+        let mut samplers = Vec::new();
         let mut lanes = Vec::new();
         let solitude = Solitude::default();
         let mut brokers: Vec<(Arc<dyn Broker>, Vec<QueueName>)> = Vec::new();
@@ -268,18 +279,20 @@ impl Runner {
         }
         for (broker, queues) in brokers {
             broker.attach(Arc::new(self.observers.clone()));
-            let sampler = Sampler {
+            let sampler = Arc::new(Sampler {
                 broker,
                 queues,
                 observers: self.observers.clone(),
                 interval: self.config.sample_interval,
                 patience: self.config.stall_after,
                 wanted: self.observers.len() > 1,
-            };
+                unanswered: AtomicBool::new(false),
+            });
+            samplers.push(Arc::clone(&sampler));
             let phase = phase.clone();
             tasks.spawn(async move { sampler.run(&phase).await });
         }
-        (tasks, Watch::start(lanes))
+        (tasks, samplers, Watch::start(lanes))
     }
 }
 

@@ -10,4 +10,5 @@ mod memory;
 mod observing;
 mod panics;
 mod runtime;
+mod sampling;
 mod settings;

@@ -55,8 +55,8 @@ const ROWS: &[Row] = &[
         "runner.sample_interval",
         r#""30s""#,
         samples_a_minute,
-        12..=17,
-        2..=3
+        13..=18,
+        3..=4
     ),
     row!(
         "runner.stall_after",

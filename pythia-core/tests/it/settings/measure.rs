@@ -37,6 +37,7 @@ pub(super) async fn upkeeps_a_minute(config: Config) -> u64 {
     idle_minute(config).await.count(&Noted::Maintained)
 }
 
+/// That after the drain included.
 pub(super) async fn samples_a_minute(config: Config) -> u64 {
     idle_minute(config).await.count(&Noted::Sampled)
 }

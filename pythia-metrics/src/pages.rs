@@ -34,7 +34,7 @@ impl HealthReport {
     }
 }
 
-/// Where `/livez` and `/readyz` get their answers: a runner's [`Health`], or a closure that adds to it.
+/// Where `/livez` and `/readyz` get their answers: the health of a runner (`Runner::health`), or a closure that adds to it.
 pub trait HealthSource: Send + Sync + 'static {
     /// How it is now. Asked at each probe, so it does not block.
     fn report(&self) -> HealthReport;

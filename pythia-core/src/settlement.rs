@@ -66,6 +66,14 @@ impl DeadKind {
         }
     }
 
+    /// Every name that [`name`](Self::name) can give.
+    pub const NAMES: [&'static str; 4] = [
+        Self::Crashed.name(),
+        Self::Decode.name(),
+        Self::Exhausted.name(),
+        Self::Permanent.name(),
+    ];
+
     /// The kind of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         [

@@ -94,7 +94,7 @@ families! {
     MESSAGES_STALE = "pythia_messages_stale_total", Kind::Counter, &[QUEUE],
         "Messages settled that were no longer ours to settle. They are among the settled ones as well.";
     DEAD_LETTERS = "pythia_dead_letters_total", Kind::Counter, &[REASON, KEPT, QUEUE],
-        "Messages that this process gave up, by reason, and by whether the letter was kept or discarded.";
+        "Messages that this process gave up, by reason, and by whether the letter was kept or discarded. Crashed ones are found by its upkeep, whoever held them.";
     SETTLE_SECONDS = "pythia_settle_seconds", Kind::Histogram(Buckets::RoundTrip), &[QUEUE],
         "Time that the broker took to settle a batch, repeats included.";
 
@@ -118,7 +118,7 @@ families! {
     BROKER_FAILURES = "pythia_broker_failures_total", Kind::Counter, &[OPERATION, ERROR, QUEUE],
         "Operations on the broker that failed, each try counted, by kind of error.";
     BREAKER_STATE = "pythia_breaker_state", Kind::Gauge, &[BREAKER, QUEUE],
-        "1 for the state that the circuit breaker is in, 0 for the others. Absent until it first changes.";
+        "1 for the state that the circuit breaker is in, 0 for the others. Absent where the route has none.";
     BREAKER_TRANSITIONS = "pythia_breaker_transitions_total", Kind::Counter, &[TO, QUEUE],
         "Changes of the circuit breaker, by the state that it went to.";
     LEASES_LOST = "pythia_leases_lost_total", Kind::Counter, &[QUEUE],
@@ -130,7 +130,7 @@ families! {
     GAP_SECONDS = "pythia_gap_seconds_total", Kind::Counter, &[CAUSE, QUEUE],
         "Time in which nothing could be received because of gaps, where that is known.";
     LANES_BLOCKED = "pythia_lanes_blocked_total", Kind::Counter, &[QUEUE],
-        "Times that a handler was seen holding its thread without awaiting.";
+        "Times that a handler was seen holding its thread without awaiting: for half a lease at least, and once more for each further half.";
     LANES_STALLED = "pythia_lanes_stalled_total", Kind::Counter, &[QUEUE],
         "Times that a lane completed no read for too long and its subscription was made again.";
 
@@ -168,7 +168,7 @@ const COMMAND: Label = label("command", &[]);
 
 const ACTION: Label = label("action", &["dead", "promoted", "recovered", "trimmed"]);
 const BREAKER: Label = label("state", &["closed", "half_open", "open"]);
-const CAUSE: Label = label("cause", &["buffer_full", "disconnected", "missing_numbers"]);
+const CAUSE: Label = label("cause", &pythia_core::observe::GapCause::NAMES);
 const CLIENT: Label = label("state", &["connected", "connecting", "disconnected"]);
 const ERROR: Label = label(
     "kind",
@@ -193,7 +193,7 @@ const OUTCOME: Label = label(
     "outcome",
     &["acked", "dead", "released", "retried", "snoozed"],
 );
-const REASON: Label = label("reason", &["crashed", "decode", "exhausted", "permanent"]);
+const REASON: Label = label("reason", &pythia_core::settlement::DeadKind::NAMES);
 const STATE: Label = label("state", &["dead", "delayed", "pending", "ready"]);
 const TO: Label = label("to", &["closed", "half_open", "open"]);
 

@@ -133,8 +133,9 @@ impl Inner {
             } => self.queue(queue).settled(counts, took),
             Event::SettleFailed { queue, error, .. } => self.queue(queue).failed("settle", error),
             Event::Stalled { queue, .. } => self.queue(queue).stalled(),
+            Event::Started { queue, breaker, .. } => self.queue(queue).started(breaker),
             Event::Subscribed { queue, .. } => self.queue(queue).subscribed(),
-            // Core may report more than this version knows.
+            // Failed attempts are counted with the jobs that were processed. Core may report more than this version knows.
             _ => {}
         }
     }

@@ -8,14 +8,14 @@ use pythia_core::admin::Depth;
 use pythia_core::broker::{Maintained, OverLimit};
 use pythia_core::observe::{GapCause, JobReport, SettledCounts};
 use pythia_core::resilience::BreakerState;
-use pythia_core::settlement::DeadReason;
+use pythia_core::settlement::{DeadKind, DeadReason};
 use pythia_core::{BrokerError, QueueName, WorkErrorKind};
 
 use crate::families::Families;
 use crate::names::OTHER_QUEUES;
 
-/// One queue's series. Those that move with every batch are handles; the rarer ones are looked up, and so exist only
-/// once there is something to say.
+/// One queue's series. Those that move with every batch are handles; the rarer ones are looked up, and but for dead
+/// letters exist only once there is something to say.
 pub(crate) struct QueueMetrics {
     families: Arc<Families>,
     /// The value of the label `queue`.
@@ -50,6 +50,14 @@ impl QueueMetrics {
     pub(crate) fn new(families: Arc<Families>, queue: Option<&QueueName>) -> Self {
         let label: Box<str> = queue.map_or(OTHER_QUEUES, QueueName::as_str).into();
         let queue_label = [&*label];
+        // From zero, because an alert on their increase would not see the first one of a series that begins with it.
+        for reason in DeadKind::NAMES {
+            for kept in [true, false] {
+                if kept || reason != CRASHED {
+                    dead_letters(&families, reason, kept, &label);
+                }
+            }
+        }
         Self {
             many: queue.is_none(),
             subscriptions: families.subscriptions.with_label_values(&queue_label),
@@ -135,11 +143,7 @@ impl QueueMetrics {
     }
 
     pub(crate) fn dead_lettered(&self, reason: &DeadReason, kept: bool) {
-        let kept = if kept { "true" } else { "false" };
-        self.families
-            .dead_letters
-            .with_label_values(&[reason.kind.name(), kept, &*self.label])
-            .inc();
+        dead_letters(&self.families, reason.kind.name(), kept, &self.label).inc();
     }
 
     pub(crate) fn failed(&self, operation: &'static str, error: &BrokerError) {
@@ -182,6 +186,14 @@ impl QueueMetrics {
         }
     }
 
+    /// Its route runs, with a breaker in that state if it has one.
+    pub(crate) fn started(&self, breaker: Option<BreakerState>) {
+        if let Some(state) = breaker {
+            self.states().breaker = Some(state);
+            self.show_breaker(state);
+        }
+    }
+
     pub(crate) fn breaker_changed(&self, state: BreakerState) {
         let before = self.states().breaker.replace(state);
         if before.unwrap_or(BreakerState::Closed) != state {
@@ -190,6 +202,10 @@ impl QueueMetrics {
                 .with_label_values(&[breaker_name(state), &*self.label])
                 .inc();
         }
+        self.show_breaker(state);
+    }
+
+    fn show_breaker(&self, state: BreakerState) {
         if self.many {
             return;
         }
@@ -217,6 +233,8 @@ impl QueueMetrics {
                 .with_label_values(&[action, &*self.label])
                 .inc_by(count);
         }
+        // A broker keeps every message that it finds to be dead.
+        dead_letters(&self.families, CRASHED, true, &self.label).inc_by(maintained.dead);
         if !self.many {
             self.over_limit(maintained.over_limit.as_ref());
         }
@@ -271,6 +289,12 @@ impl QueueMetrics {
     }
 }
 
+fn dead_letters(families: &Families, reason: &str, kept: bool, queue: &str) -> IntCounter {
+    let kept = if kept { "true" } else { "false" };
+    let vec = &families.dead_letters;
+    vec.with_label_values(&[reason, kept, queue])
+}
+
 /// What is not known has no series: a zero would be a statement.
 pub(crate) fn set_or_remove(vec: &IntGaugeVec, labels: &[&str], value: Option<u64>) {
     match value {
@@ -305,3 +329,5 @@ const fn breaker_name(state: BreakerState) -> &'static str {
         BreakerState::Open => "open",
     }
 }
+
+const CRASHED: &str = DeadKind::Crashed.name();

@@ -2,6 +2,7 @@
 
 use pythia_core::MessageId;
 use pythia_core::WorkErrorKind;
+use pythia_core::broker::Maintained;
 use pythia_core::observe::{Event, GapCause};
 use pythia_core::resilience::BreakerState;
 use pythia_core::settlement::{DeadKind, DeadReason};
@@ -243,8 +244,16 @@ fn the_breaker_is_in_one_state_and_only_changes_are_counted() {
             state,
         })
     };
-    assert_eq!(state(), [None; 3]);
-    change(BreakerState::Closed);
+    let started = |breaker| {
+        metrics.on(&Event::Started {
+            queue: orders,
+            lanes: 2,
+            breaker,
+        })
+    };
+    started(None);
+    assert_eq!(state(), [None; 3], "the route has none");
+    started(Some(BreakerState::Closed));
     assert_eq!(state(), [1.0, 0.0, 0.0].map(Some));
     assert_eq!(to("closed"), None);
     change(BreakerState::Open);
@@ -256,6 +265,11 @@ fn the_breaker_is_in_one_state_and_only_changes_are_counted() {
     change(BreakerState::Closed);
     assert_eq!(state(), [1.0, 0.0, 0.0].map(Some));
     assert_eq!(["closed", "half_open", "open"].map(to), [1.0; 3].map(Some));
+    // A runner's breaker is closed when it starts, however that of the last one was.
+    change(BreakerState::Open);
+    started(Some(BreakerState::Closed));
+    assert_eq!(state(), [1.0, 0.0, 0.0].map(Some));
+    assert_eq!(to("closed"), Some(1.0));
 }
 
 #[test]
@@ -286,7 +300,25 @@ fn dead_letters_that_nobody_keeps_are_counted_apart() {
         [of("decode", true), of("permanent", false)],
         [Some(1.0), Some(2.0)]
     );
-    assert_eq!([of("decode", false), of("permanent", true)], [None, None]);
+    assert_eq!([of("decode", false), of("permanent", true)], [Some(0.0); 2]);
+}
+
+#[test]
+fn messages_that_die_in_crashes_are_dead_letters_too() {
+    let metrics = Metrics::new();
+    let of = |series: &str| metrics.value(&format!("pythia_{series}"));
+    let crashed = "dead_letters_total{kept=\"true\",queue=\"orders\",reason=\"crashed\"}";
+    metrics.received(&queue("orders"), 1);
+    assert_eq!(of(crashed), Some(0.0), "an alert has to see the first one");
+    let mut maintained = Maintained::default();
+    (maintained.dead, maintained.recovered) = (2, 5);
+    metrics.on(&Event::Maintained {
+        queue: &queue("orders"),
+        maintained: &maintained,
+    });
+    assert_eq!(of(crashed), Some(2.0));
+    let moved = "messages_maintained_total{action=\"dead\",queue=\"orders\"}";
+    assert_eq!(of(moved), Some(2.0));
 }
 
 #[test]

@@ -75,6 +75,10 @@ impl Observer for Log {
                 lasted,
             } => {
                 error!(%queue, cause = cause.name(), lost, ?lasted, "messages were lost, or may have been");
+                // Where that is known it is over.
+                if lasted.is_some() {
+                    self.went_well(Operation::Fetch, queue);
+                }
             }
             Event::LaneBlocked {
                 queue,

@@ -178,6 +178,27 @@ async fn a_broker_that_is_away_is_said_now_and_then_and_when_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gap_that_is_over_is_the_end_of_an_outage() {
+    let written = Written::new(Level::INFO);
+    written.fetch_failed();
+    advance(3 * SECOND).await;
+    // The upkeep of a channel does nothing, and so never fails.
+    written.maintained(|_| ());
+    assert_eq!(written.lines().len(), 1);
+    written.log.on_event(&Event::Gap {
+        queue: &written.queue,
+        cause: crate::observe::GapCause::Disconnected,
+        lost: None,
+        lasted: Some(3 * SECOND),
+    });
+    let lines = written.lines();
+    assert_eq!(
+        lines[1..],
+        ["INFO the broker answers again, after 3s queue=orders"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn deaths_are_errors_and_recoveries_are_warnings() {
     let written = Written::new(Level::INFO);
     written.maintained(|maintained| maintained.promoted = 3);

@@ -12,6 +12,7 @@
 //! | `pythia:{s}:dead:<group>` | a stream: dead letters, with their reason |
 //! | `pythia:{s}:consumers:<group>` | a sorted set: when each worker's lease ends |
 //! | `pythia:{s}:floor:<group>`, `clock`, `promoter` | where the group goes on if it is removed; the last sign of life; who looks after the delayed |
+//! | `pythia:{s}:answer:<consumer>:acks`, `moves` | what its last settle came to, for ten minutes |
 //! | `pythia:{s}:delayed` | a sorted set: published for later, for all groups |
 //!
 //! One blocking `XREADGROUP` reads the stream and the retry stream. An entry leaves a group's list of pending ones only together
@@ -26,11 +27,13 @@
 //! | `source` | reads |
 //! | `suspects` | one suspect at a time |
 //! | `settler` | acknowledges, moves, renews |
+//! | `calls` | what a settler has called, so that it can repeat it |
 //! | `publish` | publishes |
 //! | `upkeep` | promotes, recovers, removes dead consumers, trims |
 //! | `admin` | depth, delayed and dead messages |
 
 mod admin;
+mod calls;
 mod entry;
 mod group;
 mod id;

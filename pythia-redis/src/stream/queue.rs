@@ -149,6 +149,12 @@ impl Lane {
         }
     }
 
+    /// Where Redis keeps the answer to its last settle of that kind. No other consumer has this one's name.
+    pub(super) fn answer_key(&self, kind: &str) -> ByteString {
+        let keys = &self.queue.keys;
+        keys.key(format_args!("answer:{}:{kind}", self.consumer))
+    }
+
     pub(super) fn ahead(&self) -> MutexGuard<'_, VecDeque<Delivery>> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }

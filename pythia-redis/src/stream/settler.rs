@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::try_join;
+use futures_util::future::join;
 use pythia_core::broker::{Settled, Settler};
 use pythia_core::settlement::Settlement;
 use pythia_core::{BrokerError, Delivery, Receipt};
 
+use super::calls::Calls;
 use super::entry;
 use super::id::{EntryId, Place, entry_of, id_text, push_entries, receipt};
 use super::queue::Lane;
@@ -17,13 +18,20 @@ use crate::connection::{Args, Connection};
 use crate::error::RedisError;
 use crate::script::Script;
 
-static ACK: Script = Script::new("stream/ack", include_str!("../scripts/stream/ack.lua"));
+static ACK: Script = Script::new(
+    "stream/ack",
+    concat!(
+        include_str!("../scripts/stream/answer.lua"),
+        include_str!("../scripts/stream/ack.lua"),
+    ),
+);
 
 static SETTLE: Script = Script::new(
     "stream/settle",
     concat!(
         include_str!("../scripts/stream/time.lua"),
         include_str!("../scripts/stream/entry.lua"),
+        include_str!("../scripts/stream/answer.lua"),
         include_str!("../scripts/stream/settle.lua"),
     ),
 );
@@ -42,49 +50,50 @@ pub(super) struct StreamSettler {
     lane: Arc<Lane>,
     connection: Connection,
     lease: Duration,
+    calls: tokio::sync::Mutex<[Calls; 2]>,
 }
 
 impl StreamSettler {
     pub(super) fn new(lane: Arc<Lane>, connection: Connection, lease: Duration) -> Self {
+        let calls = ["acks", "moves"].map(|kind| Calls::new(lane.answer_key(kind)));
         Self {
+            calls: calls.into(),
             lane,
             connection,
             lease,
         }
     }
 
-    /// Acknowledges, and answers how many were stale.
-    async fn ack(&self, entries: &[(Place, EntryId)]) -> Result<u64, RedisError> {
+    /// Acknowledges; the receipts are sorted by place.
+    async fn ack(&self, calls: &mut Calls, receipts: &[Receipt]) -> Result<(), RedisError> {
         let queue = &self.lane.queue;
-        let mut stale = 0;
-        for chunk in entries.chunks(MAX_ENTRIES) {
-            let mut args = queue.args().arg(&self.lane.consumer);
-            push_entries(&mut args, chunk);
-            let reply = queue
-                .eval(&self.connection, &ACK, &[&queue.consumers], args)
-                .await?;
-            stale += reply.as_count()?;
+        for chunk in receipts.chunks(MAX_ENTRIES) {
+            let entries: Vec<_> = chunk.iter().copied().map(entry_of).collect();
+            let call = calls.begin(chunk.iter().copied());
+            let mut args = queue.args().arg(&self.lane.consumer).arg(call);
+            push_entries(&mut args, &entries);
+            let keys = [&queue.consumers, &calls.answer];
+            let reply = queue.eval(&self.connection, &ACK, &keys, args).await?;
+            calls.end(reply.as_count()?);
         }
-        Ok(stale)
+        Ok(())
     }
 
-    /// Moves to the delayed messages, the dead letters, or back, and answers how many were stale.
-    async fn move_all(&self, moves: &[Move]) -> Result<u64, RedisError> {
+    /// Moves to the delayed messages, the dead letters, or back.
+    async fn move_all(&self, calls: &mut Calls, moves: &[Move]) -> Result<(), RedisError> {
         let queue = &self.lane.queue;
-        let mut stale = 0;
         let mut rest = moves;
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(within_bounds(rest));
-            let args = queue.args().arg(&self.lane.consumer);
+            let call = calls.begin(chunk.iter().map(|moved| moved.receipt));
+            let args = queue.args().arg(&self.lane.consumer).arg(call);
             let args = chunk.iter().fold(args, |args, moved| moved.push_to(args));
-            let keys = [&queue.delayed, &queue.dead];
-            stale += queue
-                .eval(&self.connection, &SETTLE, &keys, args)
-                .await?
-                .as_count()?;
+            let keys = [&queue.delayed, &queue.dead, &calls.answer];
+            let reply = queue.eval(&self.connection, &SETTLE, &keys, args).await?;
+            calls.end(reply.as_count()?);
             rest = after;
         }
-        Ok(stale)
+        Ok(())
     }
 
     /// Renews the consumer's lease and those of the entries, which are sorted; answers the lost ones.
@@ -125,22 +134,39 @@ impl StreamSettler {
 #[async_trait]
 impl Settler for StreamSettler {
     async fn settle(&self, batch: &[Settlement]) -> Result<Settled, BrokerError> {
+        let mut calls = self.calls.lock().await;
+        let [ack_calls, move_calls] = &mut *calls;
+        // Of a batch that is repeated, what its first try has done.
+        let (acked, moved) = (ack_calls.answered(), move_calls.answered());
         let mut acks = Vec::with_capacity(batch.len());
         let mut moves = Vec::new();
         for settlement in batch {
+            let receipt = settlement.receipt();
+            if acked.contains(&receipt) || moved.contains(&receipt) {
+                continue;
+            }
             match Move::of(settlement) {
                 Some(moved) => moves.push(moved),
-                None => acks.push(entry_of(settlement.receipt())),
+                None => acks.push(receipt),
             }
         }
-        if !acks.is_sorted_by_key(|(place, _)| place) {
-            acks.sort_unstable_by_key(|&(place, _)| place);
+        let place = |receipt: &Receipt| entry_of(*receipt).0;
+        if !acks.is_sorted_by_key(place) {
+            acks.sort_unstable_by_key(place);
         }
-        let (stale_acks, stale_moves) = try_join(self.ack(&acks), self.move_all(&moves))
-            .await
+        // To their end, both of them: what the one has done is known to a repeat, whatever becomes of the other.
+        let (acked, moved) = join(
+            self.ack(ack_calls, &acks),
+            self.move_all(move_calls, &moves),
+        )
+        .await;
+        acked
+            .and(moved)
             .map_err(self.lane.queue.failed("settle messages"))?;
+        let stale = ack_calls.settled() + move_calls.settled();
+        drop(calls);
         self.done_with(batch.iter().map(Settlement::receipt));
-        Ok(Settled::stale(stale_acks + stale_moves))
+        Ok(Settled::stale(stale))
     }
 
     async fn extend(&self, in_flight: &[Receipt]) -> Result<Vec<Receipt>, BrokerError> {
@@ -174,8 +200,7 @@ impl Settler for StreamSettler {
 /// A message on its way to another place.
 struct Move {
     operation: &'static str,
-    place: Place,
-    id: Bytes,
+    receipt: Receipt,
     argument: Bytes,
     member: Bytes,
 }
@@ -183,15 +208,11 @@ struct Move {
 impl Move {
     /// `None` for what is only acknowledged.
     fn of(settlement: &Settlement) -> Option<Self> {
-        let moved = |operation, delivery: &Delivery, argument| {
-            let (place, id) = entry_of(delivery.receipt);
-            Self {
-                operation,
-                place,
-                id: id_text(id),
-                argument,
-                member: entry::member(delivery),
-            }
+        let moved = |operation, delivery: &Delivery, argument| Self {
+            operation,
+            receipt: delivery.receipt,
+            argument,
+            member: entry::member(delivery),
         };
         match settlement {
             Settlement::DeadLetter { delivery, reason } => {
@@ -208,9 +229,10 @@ impl Move {
     }
 
     fn push_to(&self, args: Args) -> Args {
+        let (place, id) = entry_of(self.receipt);
         args.arg(self.operation)
-            .arg(self.place as usize + 1)
-            .arg(&self.id)
+            .arg(place as usize + 1)
+            .arg(id_text(id))
             .arg(&self.argument)
             .arg(&self.member)
     }

@@ -1,9 +1,9 @@
 -- Acknowledges messages that are still ours: the way of every successful batch.
 -- Nobody else owns what was read under a lease that has not run out, so a living consumer needs no look at each id. After
 -- a late renewal each id is looked up. An id that was recovered is in nobody's hands any more, and XACK does not find it.
--- KEYS  1 stream  2 retry  3 suspect  4 consumers
--- ARGV  1 group  2 consumer  3, 4, 5 how many ids of KEYS 1, 2, 3  6.. these ids
--- Returns how many were stale. Sent again, it finds them all stale.
+-- KEYS  1 stream  2 retry  3 suspect  4 consumers  5 answer
+-- ARGV  1 group  2 consumer  3 number of the call  4, 5, 6 how many ids of KEYS 1, 2, 3  7.. these ids
+-- Returns how many were stale. Sent again under its number, it answers the same.
 local group, consumer = ARGV[1], ARGV[2]
 local expiry = redis.call('ZSCORE', KEYS[4], consumer)
 local time = redis.call('TIME')
@@ -20,9 +20,9 @@ local function mine(key, first, last)
   return ids
 end
 
-local stale, first = 0, 6
+local stale, first = 0, 7
 for k = 1, 3 do
-  local key, count = KEYS[k], tonumber(ARGV[2 + k])
+  local key, count = KEYS[k], tonumber(ARGV[3 + k])
   local ids, from, to = ARGV, first, first + count - 1
   if count > 0 and not alive then
     local own, failed = mine(key, from, to)
@@ -38,4 +38,4 @@ for k = 1, 3 do
   end
   first = first + count
 end
-return stale
+return first_answer(KEYS[5], ARGV[3], stale, first - 7)

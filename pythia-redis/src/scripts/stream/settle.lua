@@ -1,18 +1,21 @@
 -- Moves messages that are still ours to the delayed messages, the dead letters, or back; each move is atomic.
--- KEYS  1 stream  2 retry  3 suspect  4 delayed of the group  5 dead
--- ARGV  1 group  2 consumer, then five for each message: the operation (`retry`, `dead`, `release`), which of KEYS 1 to 3 it
+-- KEYS  1 stream  2 retry  3 suspect  4 delayed of the group  5 dead  6 answer
+-- ARGV  1 group  2 consumer  3 number of the call, then five for each message: the operation (`retry`, `dead`, `release`), which of KEYS 1 to 3 it
 --       was read from, its id there, an argument (retry: how long to wait, ms; dead: `<kind> <error>`), and a member of the
 --       delayed set: 16 bytes that name the message, then a body that begins with pythia-meta
--- Returns how many were stale. Sent again, it finds all of them stale.
+-- Returns how many were stale. Sent again under its number, it answers the same.
 local group, consumer = ARGV[1], ARGV[2]
 local now = now_ms()
 local stale = 0
+
+-- A key of another type is found before anything has changed.
+for _, key in ipairs({ KEYS[2], KEYS[3], KEYS[5] }) do redis.call('XLEN', key) end
 
 -- A full Redis must be drained: it refuses a script's first write if that may take memory. This one can't, and what comes
 -- after a first write is let through.
 redis.call('ZREM', KEYS[4], '')
 
-for i = 3, #ARGV, 5 do
+for i = 4, #ARGV, 5 do
   local operation, which, id, argument, member = unpack(ARGV, i, i + 4)
   local key = KEYS[tonumber(which)]
   local pending = redis.pcall('XPENDING', key, group, id, id, 1, consumer)
@@ -37,4 +40,4 @@ for i = 3, #ARGV, 5 do
   end
 end
 
-return stale
+return first_answer(KEYS[6], ARGV[3], stale, (#ARGV - 3) / 5)

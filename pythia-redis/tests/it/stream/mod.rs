@@ -11,6 +11,7 @@ mod delay;
 mod delivery;
 mod healing;
 mod lease;
+mod lost_answers;
 mod poison;
 mod publish;
 mod replay;

@@ -100,7 +100,7 @@ impl Names {
     pub(crate) fn new() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
-            // Later publishers sort behind earlier ones.
+            // Later publishers sort behind earlier ones. The first byte is zero for the next two thousand years.
             next: AtomicU64::new(since_epoch.unwrap_or_default().as_micros() as u64),
             publisher: rand::random(),
         }
@@ -119,9 +119,12 @@ impl Names {
     }
 }
 
-/// The message of a member of the sorted set.
+/// The message of a member of the sorted set; all of it, if it has no name, as what somebody has put there by hand.
 pub(crate) fn without_name(mut member: Bytes) -> Bytes {
-    member.split_off(member.len().min(NAME_LEN))
+    match member.first() {
+        Some(0) if member.len() >= NAME_LEN => member.split_off(NAME_LEN),
+        _ => member,
+    }
 }
 
 /// Milliseconds as the scripts take them. What is further off than they can count is as far off as they can.
@@ -214,10 +217,12 @@ mod tests {
 
     #[test]
     fn a_message_stands_behind_its_name() {
-        assert_eq!(
-            without_name(Bytes::from_static(b"0123456789abcdefbody")),
-            "body"
-        );
-        assert_eq!(without_name(Bytes::from_static(b"short")), "");
+        let name = &Names::new().mint(1)[0];
+        let member = [name, "body".as_bytes()].concat();
+        assert_eq!(without_name(member.into()), "body");
+        assert_eq!(without_name(name.clone()), "");
+        for by_hand in ["", "short", "{\"what\": \"somebody has put there\"}", "\0"] {
+            assert_eq!(without_name(by_hand.into()), by_hand);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::try_join;
 use pythia_core::broker::{Maintained, OverLimit};
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::queue::Queue;
 use crate::config::{RedisConfig, StreamConfig, TrimStrategy};
@@ -90,10 +91,22 @@ impl Upkeep<'_> {
             .arg(self.worker.to_owned())
             .arg(PROMOTER_LEASE.as_millis())
             .arg(self.config.maintain.promote.get());
-        let keys = [&queue.delayed_for_all, &queue.delayed, &queue.promoter];
+        let keys = [
+            &queue.delayed_for_all,
+            &queue.delayed,
+            &queue.promoter,
+            &queue.dead,
+        ];
         let reply = queue.eval(self.connection, &PROMOTE, &keys, args).await?;
-        let [promoted, more, next_due] = reply.into_tuple()?;
+        let [promoted, dead, more, next_due] = reply.into_tuple()?;
         done.promoted = promoted.as_count()?;
+        let dead = dead.as_count()?;
+        if dead > 0 {
+            warn!(
+                queue = %queue.name, group = %queue.group, count = dead,
+                "delayed messages that no worker has put there are among the dead letters now"
+            );
+        }
         done.more = more.as_integer()? == 1;
         done.next_due = next_due.as_count().ok().map(Duration::from_millis);
         Ok(())

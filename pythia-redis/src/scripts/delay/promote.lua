@@ -18,8 +18,10 @@ while promoted < budget and bytes <= bytes_limit do
   if #due == 0 then break end
   local messages = {}
   for i, member in ipairs(due) do
-    -- Behind the 16 bytes that keep two equal messages apart.
-    messages[i] = string.sub(member, 17)
+    -- Behind the 16 bytes that keep two equal messages apart. They begin with a zero; what somebody has put there by hand
+    -- does not, and is a message as it is.
+    local named = #member >= 16 and string.byte(member) == 0
+    messages[i] = named and string.sub(member, 17) or member
     bytes = bytes + #member
   end
   redis.call('ZREM', delayed, unpack(due))

@@ -31,6 +31,7 @@ local function pack(fields, from)
   return table.concat(parts)
 end
 
+-- The fields of a body; nil if it is none, which somebody else may have put among ours.
 local function parse(body, from)
   local fields, at = {}, from
   while at + 3 <= #body do
@@ -38,7 +39,7 @@ local function parse(body, from)
     fields[#fields + 1] = string.sub(body, at + 4, at + 3 + length)
     at = at + 4 + length
   end
-  return fields
+  if at == #body + 1 and #fields > 0 and #fields % 2 == 0 then return fields end
 end
 
 -- XADD of some leading fields and then `fields` from an index on. More than one command takes go as one packed field.

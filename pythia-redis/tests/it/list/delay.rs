@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use pythia_core::admin::Page;
+
 use super::*;
 
 #[tokio::test]
@@ -168,4 +170,34 @@ async fn large_messages_become_ready_a_few_at_a_time() {
     // What a script reads is there once more while it runs: so this shows how much a single call has read.
     let after = peak().await;
     assert!(after < before + (32 << 20), "{before} bytes became {after}");
+}
+
+#[tokio::test]
+async fn what_somebody_else_has_put_among_the_delayed_becomes_ready_as_it_is() {
+    let server = RedisServer::start().await;
+    let broker = on(&server);
+    let mut worker = subscribe(&broker).await;
+    let by_hand = ["", "short", "{\"id\": 1, \"customer\": 2}"];
+    for (due, member) in by_hand.iter().enumerate() {
+        let (key, due) = ("pythia:{orders}:delayed", due.to_string());
+        assert_eq!(server.cli(&["ZADD", key, &due, member]).await, "1");
+    }
+    let later = Message::new("later").delay(Duration::from_millis(1));
+    publish(&broker, [later]).await;
+    let admin = broker.admin().expect("lists have it");
+    let listed = admin.delayed(&orders(), Page::first(10)).await;
+    let listed: Vec<_> = listed
+        .expect("redis runs")
+        .into_iter()
+        .map(|one| one.delivery)
+        .collect();
+    let all = [&by_hand[..], &["later"]].concat();
+    assert_eq!(bodies(&listed), all);
+    let mut promoted = 0;
+    let patience = Instant::now() + Duration::from_secs(10);
+    while promoted < 4 {
+        assert!(Instant::now() < patience, "{promoted} of 4");
+        promoted += maintain(&broker).await.promoted;
+    }
+    assert_eq!(bodies(&take(&mut worker, 4).await), all);
 }

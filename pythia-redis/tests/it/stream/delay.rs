@@ -214,3 +214,47 @@ async fn large_messages_become_ready_a_few_at_a_time() {
     let after = peak().await;
     assert!(after < before + (32 << 20), "{before} bytes became {after}");
 }
+
+#[tokio::test]
+async fn what_somebody_else_has_put_among_the_delayed_is_a_dead_letter_and_in_nobody_s_way() {
+    let server = RedisServer::start().await;
+    let broker = group(&server, "g");
+    let mut worker = subscribe(&broker).await;
+    publish(&broker, ["a".into()]).await;
+    let held = take(&mut worker, 1).await;
+    let soon = Duration::from_millis(1);
+    assert_eq!(settle(&worker, &[retry(&held[0], soon)]).await, 0);
+    let later = Message::new("b").delay(soon);
+    broker
+        .publish(&orders(), vec![later])
+        .await
+        .expect("redis runs");
+    let name = "sixteen bytes ..";
+    let by_hand = [
+        "short".into(),
+        name.into(),
+        format!("{name}{{\"id\": 1}}"),
+        format!("{name}\x7f\x7f\x7f\x7fcut off"),
+    ];
+    for set in ["delayed", "delayed:g"] {
+        for member in &by_hand {
+            let key = format!("pythia:{{orders}}:{set}");
+            assert_eq!(server.cli(&["ZADD", &key, "1", member]).await, "1");
+        }
+    }
+    let admin = broker.admin().expect("streams have it");
+    let listed = admin.delayed(&orders(), Page::first(100)).await;
+    assert_eq!(listed.expect("redis runs").len(), 10);
+    let due = take_due(&broker, &mut worker, 2).await;
+    assert_eq!(bodies(&due), ["a", "b"]);
+    let letters = admin.dead(&orders(), Page::first(100)).await;
+    let letters = letters.expect("redis runs");
+    assert_eq!(letters.len(), 8);
+    for letter in &letters {
+        let reason = letter.reason.as_ref().expect("it has one");
+        assert_eq!(reason.kind, DeadKind::Decode);
+        let member = letter.delivery.payload.field("member");
+        let member = member.expect("it is there as it was");
+        assert!(by_hand.iter().any(|one| one.as_bytes() == member));
+    }
+}

@@ -123,6 +123,8 @@ async fn poisoned(pattern: &'static str) {
         if now == dead_only {
             break;
         }
+        // There is no way back from there.
+        assert!(now.dead <= dead_only.dead, "the innocent died too: {now:?}");
         patience.look(&(deaths, bench.processed(), now)).await;
     }
     worker.terminate();

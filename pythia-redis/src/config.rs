@@ -14,7 +14,7 @@ pub use crate::url::RedisUrl;
 ///
 /// Durations are written as in `250ms`, `30s` or `1h 30m`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 #[non_exhaustive]
 pub struct RedisConfig {
     /// `redis://[user:password@]host[:port][/database]`. Default: `redis://127.0.0.1:6379`.
@@ -35,11 +35,14 @@ pub struct RedisConfig {
     #[serde(deserialize_with = "positive")]
     pub reconnect_min_delay: Duration,
     /// The longest pause between two attempts to reconnect, which go on for ever. Default: `2s`.
+    ///
+    /// Each connection takes up to a quarter off it, so that they don't all come back at once.
     #[serde(deserialize_with = "positive")]
     pub reconnect_max_delay: Duration,
     /// How long a worker may be silent before its messages go to others. Default: `30s`.
     ///
-    /// A living worker renews it every third, so it bounds the delay after a crash, not the length of a job.
+    /// A living worker renews it every third, so it bounds the delay after a crash, not the length of a job. Less than ten
+    /// milliseconds are refused.
     #[serde(deserialize_with = "positive")]
     pub lease: Duration,
     /// The largest message that is published, headers included, in bytes. Default: 16 MiB.
@@ -242,6 +245,36 @@ impl RedisConfig {
             ..Self::default()
         })
     }
+
+    /// What holds for all patterns, and can't be seen from one setting or its type alone.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let Self {
+            reconnect_min_delay: shortest,
+            reconnect_max_delay: longest,
+            lease,
+            ..
+        } = self;
+        if shortest > longest {
+            return Err(ConfigError::new(format!(
+                "redis.reconnect_min_delay ({shortest:?}) is longer than redis.reconnect_max_delay ({longest:?})"
+            )));
+        }
+        if *lease < SHORTEST_LEASE {
+            return Err(ConfigError::new(format!(
+                "redis.lease is {lease:?}; a worker could not renew it in time, use 1s or more"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for RedisConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Not this function again, but what is derived for the fields.
+        let config = Self::deserialize(deserializer)?;
+        config.check().map_err(D::Error::custom)?;
+        Ok(config)
+    }
 }
 
 impl StreamStart {
@@ -318,6 +351,9 @@ fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     Ok(duration)
 }
 
+/// Below it a third of a lease is about the time of a round trip.
+const SHORTEST_LEASE: Duration = Duration::from_millis(10);
+
 const fn nonzero(number: usize) -> NonZeroUsize {
     match NonZeroUsize::new(number) {
         Some(number) => number,
@@ -376,6 +412,11 @@ mod tests {
             ("pool_size = 0", "redis.pool_size"),
             ("lease = \"0s\"", "longer than 0s"),
             ("lease = \"-1s\"", "redis.lease"),
+            ("lease = \"9ms\"", "redis.lease"),
+            (
+                "reconnect_min_delay = \"3s\"",
+                "redis.reconnect_min_delay (3s) is longer than redis.reconnect_max_delay (2s)",
+            ),
             ("lease = 30", "redis.lease"),
             ("url = \"rediss://app:hunter2@h\"", "TLS"),
             ("key_prefix = \"{\"", "braces"),

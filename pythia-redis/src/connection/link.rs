@@ -250,13 +250,7 @@ impl Link {
             },
             ..ConnectionConfig::default()
         };
-        let mut policy = ReconnectPolicy::new_exponential(
-            0,
-            millis(config.reconnect_min_delay),
-            millis(config.reconnect_max_delay),
-            2,
-        );
-        policy.set_jitter(millis(config.reconnect_min_delay));
+        let policy = reconnect_policy(config);
         Client::new(settings, Some(performance), Some(connection), Some(policy))
     }
 }
@@ -365,13 +359,26 @@ impl Events {
     }
 }
 
+/// Each connection draws its own: those that were lost together don't come back together.
+fn reconnect_policy(config: &RedisConfig) -> ReconnectPolicy {
+    let shortest = config.reconnect_min_delay;
+    // fred cuts the jitter off with the rest of what exceeds the longest pause, so that one is jittered here.
+    let longest = config
+        .reconnect_max_delay
+        .mul_f64(rand::random_range(0.75..1.0));
+    let mut policy = ReconnectPolicy::new_exponential(0, millis(shortest), millis(longest), 2);
+    policy.set_jitter(millis(shortest));
+    policy
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No section leaves its data half changed, so a panic elsewhere in one does no harm.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whole milliseconds; never none of them, which would be no pause at all.
 fn millis(duration: Duration) -> u32 {
-    duration.as_millis().try_into().unwrap_or(u32::MAX)
+    duration.as_millis().try_into().unwrap_or(u32::MAX).max(1)
 }
 
 /// How often a command is written at most, when connection after connection is lost under it.
@@ -382,3 +389,47 @@ const GIVE_UP_INTERVAL: Duration = Duration::from_secs(1);
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a lost connection is looked at. fred tells of changes too, but not in a way that misses none.
 const STATE_POLL: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Of so many connections that were lost together.
+    fn pauses(config: &RedisConfig, attempt: usize) -> Vec<u64> {
+        let connections = (0..100).map(|_| reconnect_policy(config));
+        let pause =
+            |mut policy: ReconnectPolicy| (0..attempt).filter_map(|_| policy.next_delay()).last();
+        connections.filter_map(pause).collect()
+    }
+
+    #[test]
+    fn connections_that_are_lost_together_come_back_apart() {
+        let config = RedisConfig::default();
+        for (attempt, range) in [
+            (1, 50..=100),
+            (3, 200..=250),
+            (7, 1_500..=2_000),
+            (50, 1_500..=2_000),
+        ] {
+            let pauses = pauses(&config, attempt);
+            assert!(
+                pauses.iter().all(|pause| range.contains(pause)),
+                "{pauses:?}"
+            );
+            let apart: BTreeSet<_> = pauses.iter().collect();
+            assert!(apart.len() > 10, "attempt {attempt}: {pauses:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_always_a_pause() {
+        let config = RedisConfig {
+            reconnect_min_delay: Duration::from_micros(1),
+            reconnect_max_delay: Duration::from_micros(1),
+            ..RedisConfig::default()
+        };
+        assert_eq!(pauses(&config, 3), [1; 100]);
+    }
+}

@@ -90,20 +90,15 @@ impl StreamBroker {
     /// Checks the settings. Connects to nothing yet.
     ///
     /// # Errors
-    /// If the name of the group is empty, the lease is shorter than ten milliseconds, or only the trim strategy that is
-    /// not chosen has its limit.
+    /// If the name of the group is empty, only the trim strategy that is not chosen has its limit, or a setting of all
+    /// patterns can't be used.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
         if config.stream.group.is_empty() {
             return Err(ConfigError::new(
                 "redis.stream.group is empty; name the consumer group, as in \"billing\"",
             ));
         }
-        if config.lease.as_millis() < 10 {
-            return Err(ConfigError::new(format!(
-                "redis.lease is {:?}; a worker could not renew it in time, use 1s or more",
-                config.lease
-            )));
-        }
+        config.check()?;
         let stream = &config.stream;
         // What is set would be taken for kept, while all that is processed goes at once.
         let ignored = match (stream.trim_strategy, stream.max_length, stream.retention) {

@@ -71,7 +71,7 @@ const ROWS: &[Row] = &[
         2..=2
     ),
     row!("redis.reconnect_min_delay", r#""1s""#, millis_to_reconnect, 50..=950, 1_000..=2_950, given "redis.pool_size = 1"),
-    row!("redis.reconnect_max_delay", r#""100ms""#, millis_to_reconnect, 2_000..=2_950, 100..=1_050, given "redis.pool_size = 1\nredis.reconnect_min_delay = \"2s\""),
+    row!("redis.reconnect_max_delay", r#""100ms""#, millis_to_five_attempts, 1_550..=10_000, 0..=1_500, given "redis.pool_size = 1"),
     // What all patterns have in common: the sum over those that have it.
     row!(
         "redis.key_prefix",

@@ -1,5 +1,6 @@
 //! What the rows measure, each at a server of its own.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use pythia_core::{Config, Delivery, Message, QueueName};
 use pythia_redis::config::RedisConfig;
 use pythia_redis::testing::RedisServer;
 use pythia_redis::{ListBroker, PubSubBroker, StreamBroker};
+use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 
 /// A server, and a configuration that leads to it.
@@ -57,6 +59,21 @@ pub(super) async fn millis_to_reconnect(bench: Bench) -> u64 {
     let began = Instant::now();
     assert_eq!(bench.cli("CLIENT KILL TYPE normal").await, "1");
     publish(&broker, "orders", numbered(1)).await;
+    Instant::now().saturating_duration_since(began).as_millis() as u64
+}
+
+/// From the loss of the only connection on, while none of the attempts to make another succeeds.
+pub(super) async fn millis_to_five_attempts(mut bench: Bench) -> u64 {
+    let broker = bench.list();
+    publish(&broker, "orders", numbered(1)).await;
+    let began = Instant::now();
+    bench.server.kill().await;
+    let port = (Ipv4Addr::LOCALHOST, bench.server.port());
+    let listener = TcpListener::bind(port).await.unwrap();
+    for _ in 0..5 {
+        let (attempt, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+        drop(attempt);
+    }
     Instant::now().saturating_duration_since(began).as_millis() as u64
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::{PATIENCE, Setup};
-use crate::broker::{Guarantee, Settled, Subscription};
+use crate::broker::{Guarantee, Settled, Settler, Subscription};
 use crate::message::{Delivery, Message, Receipt};
 use crate::settlement::{DeadKind, DeadReason, Disposition, Settlement};
 
@@ -20,12 +20,13 @@ pub(super) struct Lane {
 
 impl Setup {
     pub(super) async fn lane(&self) -> Lane {
-        Lane::new(
-            self.broker
-                .subscribe(&self.queue)
-                .await
-                .expect("the broker can be subscribed to"),
-        )
+        let subscription = self.broker.subscribe(&self.queue).await;
+        let mut lane = Lane::new(subscription.expect("the broker can be subscribed to"));
+        if lane.subscription.lease.is_some() {
+            // A sign of life before there is anything to lose: whatever the settler has to connect first is there then.
+            lane.extend().await;
+        }
+        lane
     }
 
     /// Whether the broker holds what it has handed out. For the checks of how it does; one that does not is checked to
@@ -84,17 +85,7 @@ impl Lane {
             lease,
             ..
         } = &mut self.subscription;
-        let held = &self.held;
-        let renewals = async {
-            let Some(lease) = *lease else {
-                return std::future::pending().await;
-            };
-            loop {
-                sleep(lease / 3).await;
-                // What is lost shows in the check, by whatever it asserts.
-                settler.extend(held).await.expect("leases can be renewed");
-            }
-        };
+        let renewals = renewals(&**settler, *lease, &self.held);
         tokio::select! {
             biased;
             result = source.receive(max, into) => result.expect("messages can be received"),
@@ -144,12 +135,12 @@ impl Lane {
     }
 
     pub(super) async fn settle_as(&mut self, batch: &[Settlement]) -> Settled {
-        let settled = self
-            .subscription
-            .settler
-            .settle(batch)
-            .await
-            .expect("messages can be settled");
+        let Subscription { settler, lease, .. } = &self.subscription;
+        let settled = tokio::select! {
+            biased;
+            settled = settler.settle(batch) => settled.expect("messages can be settled"),
+            () = renewals(&**settler, *lease, &self.held) => unreachable!("renewals go on for ever"),
+        };
         self.held
             .retain(|held| batch.iter().all(|settlement| settlement.receipt() != *held));
         settled
@@ -176,6 +167,17 @@ impl Lane {
             .await
             .expect("a source can be closed");
         rest
+    }
+}
+
+/// Renews what is held, as a runner does beside whatever else goes on. What is lost shows in the check, by whatever it asserts.
+async fn renewals(settler: &dyn Settler, lease: Option<Duration>, held: &[Receipt]) {
+    let Some(lease) = lease else {
+        return std::future::pending().await;
+    };
+    loop {
+        sleep(lease / 3).await;
+        settler.extend(held).await.expect("leases can be renewed");
     }
 }
 

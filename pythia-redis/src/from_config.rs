@@ -13,8 +13,17 @@ use crate::{ListBroker, PubSubBroker, StreamBroker};
 /// whichever of `[redis.list]`, `[redis.stream]` and `[redis.pubsub]` is there. It does not connect.
 ///
 /// # Errors
-/// If a setting is unknown or can't be used, or if it is `"redis"` and not exactly one of the three is there.
+/// If a setting is unknown or can't be used; if the type is `"redis"` and not exactly one of the three is there; or if it is
+/// not set at all and there are settings for Redis: whoever wrote them did not mean the in-memory broker.
 pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
+    // Also where it is not used: a misspelt setting is one wherever it stands.
+    let redis: RedisConfig = config.section("redis")?;
+    if config.contains("redis") && !config.contains("broker.type") {
+        return Err(ConfigError::new(
+            "there are settings for redis, but broker.type is not set: set it (or PYTHIA_BROKER__TYPE) to \"list\", \
+             \"stream\" or \"pubsub\", or to \"memory\" if messages are to come from the in-memory broker",
+        ));
+    }
     let pattern = match config.broker_type()? {
         BrokerType::Redis => only_pattern(config)?,
         pattern => pattern,
@@ -23,7 +32,6 @@ pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
         let memory = MemoryBroker::with_config(config.section("memory")?)?;
         return Ok(Arc::new(memory));
     }
-    let redis: RedisConfig = config.section("redis")?;
     match pattern {
         BrokerType::List => Ok(Arc::new(ListBroker::new(redis))),
         BrokerType::Pubsub => Ok(Arc::new(PubSubBroker::new(redis))),
@@ -104,6 +112,16 @@ mod tests {
                 .unwrap_err()
                 .contains("[redis.list], [redis.stream]")
         );
+    }
+
+    #[test]
+    fn settings_for_redis_without_a_type_are_not_taken_for_memory() {
+        let url = "[redis]\nurl = \"redis://example.com\"\n";
+        assert!(chosen(url).unwrap_err().contains("PYTHIA_BROKER__TYPE"));
+        let memory = format!("{url}[broker]\ntype = \"memory\"");
+        assert_eq!(chosen(&memory).unwrap(), "MemoryBroker");
+        let misspelt = memory.replace("url", "urll");
+        assert!(chosen(&misspelt).unwrap_err().contains("redis.url"));
     }
 
     #[test]

@@ -240,6 +240,7 @@ impl Runner {
                 lanes: shares.len(),
                 breaker: plan.gate.as_ref().map(|_| BreakerState::Closed),
             });
+            tracing::info!(%queue, ?broker, lanes = shares.len(), "the worker starts");
             let upkeep = Arc::new(Upkeep::new(
                 queue.clone(),
                 Arc::clone(broker),

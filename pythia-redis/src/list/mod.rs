@@ -23,6 +23,7 @@ mod settler;
 mod source;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -56,7 +57,7 @@ use crate::store::RedisStore;
 /// let broker = ListBroker::new(RedisConfig::from_url("redis://127.0.0.1:6379")?);
 /// # Ok::<(), pythia_core::ConfigError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ListBroker(Arc<Shared>);
 
 #[derive(Debug)]
@@ -106,6 +107,13 @@ impl ListBroker {
         });
         queues.insert(name.clone(), Arc::clone(&queue));
         queue
+    }
+}
+
+/// Which server, without the password.
+impl fmt::Debug for ListBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ListBroker({})", self.0.redis.config().url)
     }
 }
 

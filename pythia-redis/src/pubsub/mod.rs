@@ -12,6 +12,7 @@ mod publish;
 mod source;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -40,7 +41,7 @@ use crate::store::RedisStore;
 /// let broker = PubSubBroker::new(RedisConfig::from_url("redis://127.0.0.1:6379")?);
 /// # Ok::<(), pythia_core::ConfigError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PubSubBroker(Arc<Shared>);
 
 #[derive(Debug)]
@@ -72,6 +73,13 @@ impl PubSubBroker {
         let last = sent.entry(queue.clone()).or_default();
         *last += count as u64;
         *last - count as u64 + 1
+    }
+}
+
+/// Which server, without the password.
+impl fmt::Debug for PubSubBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PubSubBroker({})", self.0.redis.config().url)
     }
 }
 

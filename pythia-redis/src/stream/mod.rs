@@ -45,6 +45,7 @@ mod suspects;
 mod upkeep;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -73,7 +74,7 @@ use crate::store::RedisStore;
 ///
 /// Let producers trim nothing (`XADD .. MAXLEN`): that also removes what a group has not processed. Set
 /// [`max_length`](crate::config::StreamConfig::max_length) here instead.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StreamBroker(Arc<Shared>);
 
 #[derive(Debug)]
@@ -154,6 +155,13 @@ impl StreamBroker {
 
     fn worker(&self) -> &str {
         &self.0.worker
+    }
+}
+
+/// Which server, without the password.
+impl fmt::Debug for StreamBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StreamBroker({})", self.0.redis.config().url)
     }
 }
 

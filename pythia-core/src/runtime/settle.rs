@@ -12,19 +12,31 @@ use super::answer;
 use super::hold::{Hold, Session};
 use super::lane::Lane;
 use super::upkeep::Upkeep;
-use crate::error::BrokerError;
+use crate::error::{BrokerError, BrokerErrorKind};
 use crate::message::Delivery;
 use crate::observe::{Event, GapCause, Observer, SettledCounts};
 use crate::settlement::{Disposition, Settlement};
 
 /// Dispositions of one fetched batch that finished together travel together: a batch settled whole is the cheapest.
+///
+/// The three lists are of one length: where each was in the batch, what becomes of it, and as what it is counted.
 pub(super) struct Unit {
     hold: Arc<Hold>,
     indexes: Vec<u32>,
     settlements: Vec<Settlement>,
-    counts: SettledCounts,
-    /// How many of them were started, and so hold a slot of the lane.
-    slots: usize,
+    fates: Vec<Fate>,
+}
+
+/// As what a settled delivery is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Acked,
+    Dead,
+    Released,
+    Retried,
+    Snoozed,
+    /// Released, too; but it was not started, so it holds no slot of the lane.
+    Unstarted,
 }
 
 /// Where the process stage puts its dispositions. Unbounded in form; in fact the lane's slots bound it, because a slot
@@ -50,11 +62,8 @@ impl Outbox {
     /// Hands a delivery back that was not started.
     pub(super) fn push_unstarted(&mut self, hold: Arc<Hold>, index: u32, delivery: Delivery) {
         self.lost += u64::from(self.lane.retries_in_process);
-        let unit = self.unit(hold);
-        unit.counts.released += 1;
-        unit.indexes.push(index);
-        unit.settlements
-            .push(Settlement::Release(Box::new(delivery)));
+        let settlement = Settlement::Release(Box::new(delivery));
+        self.unit(hold).push(index, settlement, Fate::Unstarted);
     }
 
     /// Puts the disposition of a delivery that was started.
@@ -80,22 +89,20 @@ impl Outbox {
             Disposition::Release => self.lost += u64::from(self.lane.retries_in_process),
             _ => {}
         }
-        let unit = self.unit(hold);
-        *match &disposition {
-            Disposition::DeadLetter { .. } => &mut unit.counts.dead,
-            Disposition::Release => &mut unit.counts.released,
-            Disposition::Retry { .. } => &mut unit.counts.retried,
-            Disposition::Snooze { .. } => &mut unit.counts.snoozed,
-            Disposition::Ack => &mut unit.counts.acked,
-        } += 1;
-        unit.slots += 1;
-        unit.indexes.push(index);
-        unit.settlements.push(match disposition {
+        let fate = match &disposition {
+            Disposition::DeadLetter { .. } => Fate::Dead,
+            Disposition::Release => Fate::Released,
+            Disposition::Retry { .. } => Fate::Retried,
+            Disposition::Snooze { .. } => Fate::Snoozed,
+            Disposition::Ack => Fate::Acked,
+        };
+        let settlement = match disposition {
             Disposition::DeadLetter { .. } if !keeps_dead_letters => {
                 Settlement::Ack(delivery.receipt)
             }
             disposition => Settlement::new(delivery, disposition),
-        });
+        };
+        self.unit(hold).push(index, settlement, fate);
     }
 
     /// Sends what was put, in that order: what is handed back goes before the head of the queue, so the newest batch is to
@@ -121,17 +128,72 @@ impl Outbox {
             .iter()
             .rposition(|unit| Arc::ptr_eq(&unit.hold, &hold))
             .unwrap_or_else(|| {
-                self.open.push(Unit {
-                    hold,
-                    indexes: Vec::new(),
-                    settlements: Vec::new(),
-                    counts: SettledCounts::default(),
-                    slots: 0,
-                });
+                self.open.push(Unit::of(hold));
                 self.open.len() - 1
             });
         &mut self.open[at]
     }
+}
+
+impl Unit {
+    const fn of(hold: Arc<Hold>) -> Self {
+        Self {
+            hold,
+            indexes: Vec::new(),
+            settlements: Vec::new(),
+            fates: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, index: u32, settlement: Settlement, fate: Fate) {
+        self.indexes.push(index);
+        self.settlements.push(settlement);
+        self.fates.push(fate);
+    }
+
+    const fn len(&self) -> usize {
+        self.indexes.len()
+    }
+
+    /// How many of them were started, and so hold a slot of the lane.
+    fn slots(&self) -> usize {
+        let started = self.fates.iter().filter(|&&fate| fate != Fate::Unstarted);
+        started.count()
+    }
+
+    fn counts(&self) -> SettledCounts {
+        let mut counts = SettledCounts::default();
+        for fate in &self.fates {
+            *match fate {
+                Fate::Acked => &mut counts.acked,
+                Fate::Dead => &mut counts.dead,
+                Fate::Released | Fate::Unstarted => &mut counts.released,
+                Fate::Retried => &mut counts.retried,
+                Fate::Snoozed => &mut counts.snoozed,
+            } += 1;
+        }
+        counts
+    }
+
+    /// The second half of it.
+    fn split_off(&mut self, at: usize) -> Self {
+        Self {
+            hold: Arc::clone(&self.hold),
+            indexes: self.indexes.split_off(at),
+            settlements: self.settlements.split_off(at),
+            fates: self.fates.split_off(at),
+        }
+    }
+}
+
+/// Cuts a batch in two; one settlement stays one, and none is none.
+fn parts(mut units: Vec<Unit>) -> impl Iterator<Item = Vec<Unit>> {
+    let later = match &mut units[..] {
+        [unit] if unit.len() > 1 => vec![unit.split_off(unit.len() / 2)],
+        [] | [_] => Vec::new(),
+        _ => units.split_off(units.len() / 2),
+    };
+    [units, later].into_iter().filter(|part| !part.is_empty())
 }
 
 /// Runs the stage until all senders are gone and everything is settled, or the drain time is over and the broker does
@@ -145,9 +207,14 @@ pub(super) async fn run(lane: &Lane, upkeep: &Upkeep, mut units: mpsc::Unbounded
         // Cancel safety: `next` and `recv_many` lose nothing when dropped.
         tokio::select! {
             biased;
-            Some(session) = calls.next(), if !calls.is_empty() => {
-                if let Some(desk) = Desk::of(&mut desks, &session) {
+            Some(Called { session, is_desks, refused }) = calls.next(), if !calls.is_empty() => {
+                if is_desks && let Some(desk) = Desk::of(&mut desks, &session) {
                     desk.is_calling = false;
+                }
+                // What the broker refuses for one message must not hold up the others: the search for it goes on beside
+                // the desk, which takes the next batch.
+                for part in parts(refused) {
+                    calls.push(call(lane, upkeep, Arc::clone(&session), part, false));
                 }
             }
             received = units.recv_many(&mut arrived, MAX_UNITS), if open => open = received > 0,
@@ -160,7 +227,7 @@ pub(super) async fn run(lane: &Lane, upkeep: &Upkeep, mut units: mpsc::Unbounded
         }
         for desk in &mut desks {
             if let Some(batch) = desk.next_batch() {
-                calls.push(settle(lane, upkeep, Arc::clone(&desk.session), batch));
+                calls.push(call(lane, upkeep, Arc::clone(&desk.session), batch, true));
             }
         }
         desks.retain(|desk| desk.is_calling);
@@ -198,7 +265,7 @@ impl Desk {
         self.is_calling = true;
         let mut size = 0;
         let within = |unit: &&Unit| {
-            size += unit.settlements.len();
+            size += unit.len();
             size <= MAX_SETTLEMENTS
         };
         let count = self.waiting.iter().take_while(within).count().max(1);
@@ -207,31 +274,64 @@ impl Desk {
     }
 }
 
-/// Settles some units of one session, and answers with the session.
-async fn settle(
+/// A call of a settler has ended.
+struct Called {
+    session: Arc<Session>,
+    /// It was the one call that the session's desk makes at a time.
+    is_desks: bool,
+    /// Settlements, at least one of which the broker refuses.
+    refused: Vec<Unit>,
+}
+
+async fn call(
     lane: &Lane,
     upkeep: &Upkeep,
     session: Arc<Session>,
+    units: Vec<Unit>,
+    is_desks: bool,
+) -> Called {
+    let refused = settle(lane, upkeep, &session, units, is_desks).await;
+    Called {
+        session,
+        is_desks,
+        refused,
+    }
+}
+
+/// Settles some units of one session. Answers with them if the broker refuses one of them, and with none otherwise.
+async fn settle(
+    lane: &Lane,
+    upkeep: &Upkeep,
+    session: &Session,
     mut units: Vec<Unit>,
-) -> Arc<Session> {
+    is_desks: bool,
+) -> Vec<Unit> {
     let began = Instant::now();
     let mut counts = SettledCounts::default();
     let mut batch = Vec::new();
     for unit in &mut units {
-        counts += unit.counts;
+        counts += unit.counts();
         match batch.is_empty() {
             true => batch = std::mem::take(&mut unit.settlements),
             false => batch.append(&mut unit.settlements),
         }
         unit.hold.sent(&unit.indexes);
     }
-    let settled = deliver(lane, &session, &batch).await;
+    let may_be_refused = is_desks || batch.len() > 1;
+    let outcome = deliver(lane, session, &batch, may_be_refused).await;
+    if let Outcome::Refused = outcome {
+        let mut settlements = batch.into_iter();
+        for unit in &mut units {
+            unit.settlements = settlements.by_ref().take(unit.len()).collect();
+        }
+        return units;
+    }
     for unit in &units {
         unit.hold.settled(&unit.indexes);
     }
-    lane.give_slots_back(units.iter().map(|unit| unit.slots).sum());
-    match settled {
-        Some(stale) => {
+    lane.give_slots_back(units.iter().map(Unit::slots).sum());
+    match outcome {
+        Outcome::Settled { stale } => {
             // Not before: by the broker's clock they are due so long after the answer at the latest.
             upkeep.due_in(batch.iter().filter_map(Settlement::delay));
             counts.stale = stale;
@@ -242,18 +342,33 @@ async fn settle(
                 took: Instant::now().saturating_duration_since(began),
             });
         }
-        None => tracing::warn!(
+        _ => tracing::warn!(
             queue = %lane.queue,
             count = batch.len(),
             "the broker took no dispositions until the runner's end: these messages come back after their lease"
         ),
     }
-    session
+    Vec::new()
 }
 
-/// Repeats the call until the broker has taken the batch; answers how many were stale. `None` if the drain time is over
-/// and the broker still fails, or is silent.
-async fn deliver(lane: &Lane, session: &Session, batch: &[Settlement]) -> Option<u64> {
+/// What came of a batch.
+enum Outcome {
+    /// The drain time is over, and the broker still fails, or is silent. Or it refuses this one, and the runner is to end.
+    GivenUp,
+    /// The broker refuses at least one of them.
+    Refused,
+    Settled {
+        stale: u64,
+    },
+}
+
+/// Repeats the call until the broker has taken the batch; a refusal is repeated only if nothing else waits behind it.
+async fn deliver(
+    lane: &Lane,
+    session: &Session,
+    batch: &[Settlement],
+    may_be_refused: bool,
+) -> Outcome {
     let mut backoff = lane.fault_backoff();
     lane.health.settling();
     loop {
@@ -263,19 +378,46 @@ async fn deliver(lane: &Lane, session: &Session, batch: &[Settlement]) -> Option
             settled = answer(settled, lane.stall_after, "settle messages", &lane.queue) => match settled {
                 Ok(settled) => {
                     lane.health.settled();
-                    return Some(settled.stale);
+                    return Outcome::Settled { stale: settled.stale };
                 }
                 Err(error) => error,
             },
-            () = lane.phase.over_for(LAST_TRY) => return None,
+            () = lane.phase.over_for(LAST_TRY) => return Outcome::GivenUp,
         };
+        let is_refused = is_refusal(error.kind());
+        if is_refused && may_be_refused {
+            report(lane, &error, Duration::ZERO);
+            return Outcome::Refused;
+        }
         let retry_in = backoff.next_delay();
         report(lane, &error, retry_in);
+        if is_refused && lane.phase.is_draining() {
+            return Outcome::GivenUp;
+        }
         tokio::select! {
             () = tokio::time::sleep(retry_in) => {}
+            () = lane.phase.drain_begins(), if is_refused => {}
             // One last try was made.
-            () = lane.phase.drain_is_over() => return None,
+            () = lane.phase.drain_is_over() => return Outcome::GivenUp,
         }
+    }
+}
+
+/// Whether it may be one message that is refused, and not all of them: its dead letters can't be stored, say, because
+/// another type of key has their name.
+const fn is_refusal(kind: BrokerErrorKind) -> bool {
+    match kind {
+        BrokerErrorKind::Other
+        | BrokerErrorKind::Permission
+        | BrokerErrorKind::Protocol
+        | BrokerErrorKind::TooLarge
+        | BrokerErrorKind::Unsupported
+        | BrokerErrorKind::WrongType => true,
+        BrokerErrorKind::Authentication
+        | BrokerErrorKind::OutOfMemory
+        | BrokerErrorKind::ReadOnly
+        | BrokerErrorKind::SubscriptionLost
+        | BrokerErrorKind::Unavailable => false,
     }
 }
 

@@ -97,6 +97,39 @@ async fn buries_bad_input(pattern: &str) {
 }
 
 #[tokio::test]
+async fn a_dead_letter_of_a_list_that_can_not_be_stored_holds_up_nobody() {
+    holds_up_nobody("list", "pythia:{orders}:dead").await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_of_a_stream_that_can_not_be_stored_holds_up_nobody() {
+    holds_up_nobody("stream", "pythia:{orders}:dead:pythia").await;
+}
+
+/// Something else has the name of the dead letters.
+async fn holds_up_nobody(pattern: &str, dead: &str) {
+    let server = RedisServer::start().await;
+    let bench = Bench::new(&server, pattern);
+    server.cli(&["SET", dead, "not a letter"]).await;
+    // Before there is a worker, so that it fetches, and settles, many at once.
+    for number in 0..20 {
+        if number % 7 == 3 {
+            bench.write(&server, b"not a number").await;
+        }
+        bench.write_number(&server, number).await;
+    }
+    let drive = async {
+        bench.log.wait_settled(20).await;
+        assert_eq!(bench.log.settled().dead, 0, "there is no place for them");
+        server.cli(&["DEL", dead]).await;
+        bench.log.wait_settled(23).await;
+    };
+    bench.run(drive).await;
+    let settled = bench.log.settled();
+    assert_eq!((settled.acked, settled.dead, settled.stale), (20, 3, 0));
+}
+
+#[tokio::test]
 async fn a_pubsub_worker_that_is_stopped_processes_what_it_has_received() {
     let server = RedisServer::start().await;
     let bench = Bench::new(&server, "pubsub");
@@ -204,10 +237,7 @@ struct Number {
 
 impl Bench {
     fn new(server: &RedisServer, pattern: &str) -> Self {
-        let text = format!(
-            "broker.type = {pattern:?}\nredis.url = {:?}\nredis.lease = \"1s\"",
-            server.url()
-        );
+        let text = format!("broker.type = {pattern:?}\nredis.url = {:?}", server.url());
         let config = Config::from_toml(&text).unwrap();
         Self {
             pattern: pattern.to_owned(),

@@ -123,9 +123,12 @@ impl Observer for Log {
             } => {
                 warn!(%queue, lane, ?silent, "no read completed; the subscription is made again");
             }
-            Event::Started { queue, lanes, .. } => info!(%queue, lanes, "started"),
             Event::Subscribed { queue, lane } => info!(%queue, lane, "subscribed"),
-            Event::Command { .. } | Event::Sampled { .. } | Event::ServerSampled { .. } => {}
+            // The runner logs its start itself: it knows the broker.
+            Event::Command { .. }
+            | Event::Sampled { .. }
+            | Event::ServerSampled { .. }
+            | Event::Started { .. } => {}
         }
     }
 }

@@ -120,10 +120,17 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
             let Some((hold, index, delivery)) = self.backlog.next() else {
                 break;
             };
+            let cancellation = hold.cancellation(index);
+            // Its lease is lost: another worker has it by now.
+            if cancellation.is_cancelled() {
+                self.lane.give_slots_back(1);
+                self.outbox.push_unstarted(hold, index, delivery);
+                continue;
+            }
             let waited = delivery
                 .enqueued_at
                 .map(|at| wall.duration_since(at).unwrap_or_default());
-            let job = start(delivery, hold.cancellation(index), now);
+            let job = start(delivery, cancellation, now);
             let mut place = self.spare.pop().unwrap_or_else(|| Box::pin(None));
             place.as_mut().set(Some(job));
             let mut running = Running {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pythia_core::admin::Page;
 use pythia_core::broker::Broker;
 use pythia_core::observe::{Event, Observer};
-use pythia_core::testing::{EventLog, FaultyBroker, Record};
+use pythia_core::testing::{EventLog, FaultyBroker, Operation, Record};
 use pythia_core::{
     Hurry, IntoRoute, Job, MemoryBroker, MemoryConfig, Message, QueueName, Route, Runner,
     RunnerConfig, Summary, WorkError, worker_fn,
@@ -148,6 +148,55 @@ fn blocked_reports(log: &EventLog) -> usize {
         .iter()
         .filter(|record| matches!(record, Record::LaneBlocked { .. }))
         .count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_before_it_began_is_left_to_its_new_owner() {
+    let broker = Arc::new(FaultyBroker::new(MemoryBroker::new()));
+    publish(broker.inner(), (0..10).map(|n| n.to_string())).await;
+    let log = Arc::new(EventLog::new());
+    let runs = Arc::new(Mutex::new(Vec::new()));
+    let noting = Arc::clone(&runs);
+    let worker = worker_fn(move |job: &Job<usize>| {
+        noting.lock().unwrap().push(job.input);
+        let cancellation = job.cancellation().clone();
+        let is_first = job.input == 0 && job.attempt() == 1;
+        async move {
+            if is_first {
+                cancellation.cancelled().await;
+            }
+            Ok(())
+        }
+    });
+    let route = Route::new("orders", worker).lanes(1).concurrency(1);
+    let runner = Runner::builder()
+        .route(&broker, route)
+        .observer(Arc::clone(&log))
+        .build()
+        .unwrap();
+    let drive = async {
+        log.wait_for(|records| !records.is_empty()).await;
+        broker.faults().refuse(Operation::Extend);
+        // Upkeep finds the leases run out, and hands all of it to whoever fetches next.
+        log.wait_for(|records| {
+            records.iter().any(|record| matches!(record, Record::Maintained { maintained, .. } if maintained.recovered > 0))
+        })
+        .await;
+        broker.faults().bring_up();
+        let admin = broker.inner().admin().unwrap();
+        loop {
+            let depth = admin.depth(&queue()).await.unwrap();
+            if (depth.ready, depth.pending) == (Some(0), Some(0)) {
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    runner.run_until(drive).await.unwrap();
+    let mut runs = runs.lock().unwrap().clone();
+    runs.sort_unstable();
+    // The first one had begun, and is done again.
+    assert_eq!(runs, [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
 }
 
 /// What a user sends to say that it is enough.

@@ -1,8 +1,8 @@
 //! Which calls a settler has made, and what they came to.
 //!
 //! A call that got no answer may have been carried out; the connection sends it again, and the runtime repeats the whole
-//! batch. So each call has a number under which Redis keeps its answer, and a repeat leaves out what was answered before: what
-//! the first try has done is never taken for something that was lost to others.
+//! batch, or parts of it. So each call has a number under which Redis keeps its answer, and a repeat leaves out what was
+//! answered before: what the first try has done is never taken for something that was lost to others.
 
 use std::collections::HashSet;
 
@@ -17,19 +17,22 @@ pub(super) struct Calls {
     last: u64,
     /// What the last one was about, if it got no answer.
     unanswered: Vec<Receipt>,
-    /// What was answered of a batch that is not settled as a whole, and how much of it was stale.
+    /// What was answered of the batch that is being settled, and how much of it was stale.
     answered: Vec<Receipt>,
     stale: u64,
+    /// What was answered of batches that were not settled as a whole.
+    kept: HashSet<Receipt>,
 }
 
 impl Calls {
-    pub(super) const fn new(answer: ByteString) -> Self {
+    pub(super) fn new(answer: ByteString) -> Self {
         Self {
             answer,
             last: 0,
             unanswered: Vec::new(),
             answered: Vec::new(),
             stale: 0,
+            kept: HashSet::new(),
         }
     }
 
@@ -51,14 +54,21 @@ impl Calls {
         self.stale += stale;
     }
 
-    /// Whose answers a repeat of the batch need not ask for again.
-    pub(super) fn answered(&self) -> HashSet<Receipt> {
-        self.answered.iter().copied().collect()
+    /// What was answered in earlier tries, so that nobody need ask again.
+    pub(super) fn answered_before(&mut self) -> &HashSet<Receipt> {
+        // The try before was given up, or one of its calls failed.
+        self.kept.extend(self.answered.drain(..));
+        &self.kept
     }
 
-    /// The batch is settled: how much of it was stale.
-    pub(super) fn settled(&mut self) -> u64 {
+    /// The batch is settled: how much of it, and of tries for it, was stale.
+    pub(super) fn settled(&mut self, batch: impl Iterator<Item = Receipt>) -> u64 {
         self.answered.clear();
+        if !self.kept.is_empty() {
+            for receipt in batch {
+                self.kept.remove(&receipt);
+            }
+        }
         std::mem::take(&mut self.stale)
     }
 }

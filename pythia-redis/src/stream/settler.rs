@@ -137,7 +137,7 @@ impl Settler for StreamSettler {
         let mut calls = self.calls.lock().await;
         let [ack_calls, move_calls] = &mut *calls;
         // Of a batch that is repeated, what its first try has done.
-        let (acked, moved) = (ack_calls.answered(), move_calls.answered());
+        let (acked, moved) = (ack_calls.answered_before(), move_calls.answered_before());
         let mut acks = Vec::with_capacity(batch.len());
         let mut moves = Vec::new();
         for settlement in batch {
@@ -163,9 +163,10 @@ impl Settler for StreamSettler {
         acked
             .and(moved)
             .map_err(self.lane.queue.failed("settle messages"))?;
-        let stale = ack_calls.settled() + move_calls.settled();
+        let receipts = || batch.iter().map(Settlement::receipt);
+        let stale = ack_calls.settled(receipts()) + move_calls.settled(receipts());
         drop(calls);
-        self.done_with(batch.iter().map(Settlement::receipt));
+        self.done_with(receipts());
         Ok(Settled::stale(stale))
     }
 

@@ -246,7 +246,8 @@ pub struct SettledCounts {
     pub dead: u64,
     /// Handed back.
     pub released: u64,
-    /// Delayed for another attempt.
+    /// Delayed for another attempt. Those of an at-most-once broker are tried again in the process instead, and are not
+    /// among these: [`AttemptFailed`](Event::AttemptFailed) tells of each.
     pub retried: u64,
     /// Delayed with no attempt burnt.
     pub snoozed: u64,

@@ -94,7 +94,7 @@ impl RedisError {
 
     /// An error reply as Redis sent it, such as `WRONGTYPE Operation against a key ...`.
     pub(crate) fn from_reply(text: &str) -> Self {
-        Self::new(classify_reply(text), text.trim().to_owned())
+        Self::new(classify_reply(text), plain_words(text))
     }
 }
 
@@ -187,7 +187,18 @@ fn plain_words(details: &str) -> String {
         .find_map(|before| Some(details.split_once(before)?.1.split_once('"')?.0));
     match quoted {
         Some(words) => words.to_lowercase(),
-        None => details.trim().trim_end_matches('.').to_owned(),
+        None => without_script(details)
+            .trim()
+            .trim_end_matches('.')
+            .to_owned(),
+    }
+}
+
+/// An error inside a script ends with `script: <sha1>, on @user_script:7.`, which says nothing to whoever has to act on it.
+fn without_script(details: &str) -> &str {
+    match details.split_once(" script: ") {
+        Some((error, place)) if place.contains("@user_script") => error,
+        _ => details,
     }
 }
 
@@ -331,6 +342,16 @@ mod tests {
         );
         let refused = fred::error::Error::from(std::io::Error::from_raw_os_error(111));
         assert_eq!(RedisError::from(refused).detail(), "connection refused");
+    }
+
+    #[test]
+    fn where_in_a_script_an_error_arose_is_left_out() {
+        let text = "WRONGTYPE Operation against a key holding the wrong kind of value script: \
+            86e3d1a0, on @user_script:68.";
+        assert_eq!(
+            RedisError::from_reply(text).detail(),
+            "WRONGTYPE Operation against a key holding the wrong kind of value"
+        );
     }
 
     #[test]

@@ -84,8 +84,11 @@ pub(super) async fn run<W, C>(
         let full = gathered.len() >= lane.batch;
         let last = !open && backlog.is_empty();
         if !gathered.is_empty() && fits && (full || last || Instant::now() >= due) {
-            running += gathered.len();
-            calls.push(call(worker, lane, std::mem::take(&mut gathered)));
+            leave_lost(&mut gathered, &mut outbox);
+            if !gathered.is_empty() {
+                running += gathered.len();
+                calls.push(call(worker, lane, std::mem::take(&mut gathered)));
+            }
             continue;
         }
         // No more is taken than the next call gets, so that it does not wait here while other workers are idle.
@@ -147,6 +150,14 @@ struct Ended<T> {
     place: (Arc<Hold>, u32),
     disposition: Disposition,
     report: Option<JobReport>,
+}
+
+/// Lets go of what was gathered and has lost its lease since: another worker has it by now.
+fn leave_lost<T>(gathered: &mut Vec<Gathered<T>>, outbox: &mut Outbox) {
+    let is_lost = |gathered: &mut Gathered<T>| gathered.job.cancellation().is_cancelled();
+    for Gathered { job, hold, index } in gathered.extract_if(.., is_lost) {
+        outbox.push(hold, index, job.into_delivery(), Disposition::Release);
+    }
 }
 
 /// One call, guarded as a whole; then a decision for each job. On an at-most-once broker the jobs to be tried again are

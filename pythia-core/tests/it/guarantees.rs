@@ -10,8 +10,8 @@ use pythia_core::broker::Broker;
 use pythia_core::observe::{Event, Observer};
 use pythia_core::testing::{EventLog, FaultyBroker, Operation, Record};
 use pythia_core::{
-    Hurry, IntoRoute, Job, MemoryBroker, MemoryConfig, Message, QueueName, Route, Runner,
-    RunnerConfig, Summary, WorkError, worker_fn,
+    BatchRoute, BatchWorker, Hurry, IntoRoute, Job, MemoryBroker, MemoryConfig, Message, QueueName,
+    Route, Runner, RunnerConfig, Summary, WorkError, worker_fn,
 };
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -152,9 +152,6 @@ fn blocked_reports(log: &EventLog) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_lost_before_it_began_is_left_to_its_new_owner() {
-    let broker = Arc::new(FaultyBroker::new(MemoryBroker::new()));
-    publish(broker.inner(), (0..10).map(|n| n.to_string())).await;
-    let log = Arc::new(EventLog::new());
     let runs = Arc::new(Mutex::new(Vec::new()));
     let noting = Arc::clone(&runs);
     let worker = worker_fn(move |job: &Job<usize>| {
@@ -168,7 +165,18 @@ async fn what_was_lost_before_it_began_is_left_to_its_new_owner() {
             Ok(())
         }
     });
-    let route = Route::new("orders", worker).lanes(1).concurrency(1);
+    lose_leases(Route::new("orders", worker).lanes(1).concurrency(1)).await;
+    let mut runs = runs.lock().unwrap().clone();
+    runs.sort_unstable();
+    // The first one had begun, and is done again.
+    assert_eq!(runs, [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+/// Runs the route over the numbers from 0 to 9, and lets the leases run out of all that is fetched first.
+async fn lose_leases(route: impl IntoRoute) {
+    let broker = Arc::new(FaultyBroker::new(MemoryBroker::new()));
+    publish(broker.inner(), (0..10).map(|n| n.to_string())).await;
+    let log = Arc::new(EventLog::new());
     let runner = Runner::builder()
         .route(&broker, route)
         .observer(Arc::clone(&log))
@@ -193,10 +201,36 @@ async fn what_was_lost_before_it_began_is_left_to_its_new_owner() {
         }
     };
     runner.run_until(drive).await.unwrap();
+}
+
+/// Notes what it is given; its first call waits until its lease is lost.
+struct Noting(Arc<Mutex<Vec<usize>>>);
+
+impl BatchWorker for Noting {
+    type Input = usize;
+    type Output = ();
+
+    async fn process(&self, jobs: &[Job<usize>]) -> Vec<Result<(), WorkError>> {
+        self.0
+            .lock()
+            .unwrap()
+            .extend(jobs.iter().map(|job| job.input));
+        if jobs[0].input == 0 && jobs[0].attempt() == 1 {
+            jobs[0].cancellation().cancelled().await;
+        }
+        jobs.iter().map(|_| Ok(())).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_before_its_batch_began_is_left_to_its_new_owner() {
+    let runs = Arc::new(Mutex::new(Vec::new()));
+    let route = BatchRoute::new("orders", Noting(Arc::clone(&runs)));
+    lose_leases(route.batch(5).lanes(1).concurrency(5)).await;
     let mut runs = runs.lock().unwrap().clone();
     runs.sort_unstable();
-    // The first one had begun, and is done again.
-    assert_eq!(runs, [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    // The first five had begun, and are done again.
+    assert_eq!(runs, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9]);
 }
 
 /// What a user sends to say that it is enough.

@@ -108,6 +108,10 @@ impl Source for PubSubSource {
 
     /// Takes in all that was published until now; the subscription itself ends with its connection.
     async fn close(&mut self, rest: &mut Vec<Delivery>) -> Result<(), BrokerError> {
+        // First what is here, because a server that is away may not answer in the time there is.
+        while let Some(notice) = self.subscriber.try_next() {
+            self.take(notice, rest);
+        }
         let caught_up = self.subscriber.catch_up().await;
         while let Some(notice) = self.subscriber.try_next() {
             self.take(notice, rest);

@@ -207,6 +207,27 @@ async fn a_reconnect_is_a_gap_and_missing_numbers_tell_how_many() {
 }
 
 #[tokio::test]
+async fn what_was_received_before_the_server_went_away_is_not_lost_with_it() {
+    let mut server = RedisServer::start().await;
+    let (broker, gaps) = broker(&server, |_| {});
+    let mut source = broker.subscribe(&queue("news")).await.unwrap().source;
+    let script = "for n = 1, 500 do redis.call('PUBLISH', KEYS[1], n) end";
+    server.cli(&["EVAL", script, "1", "news"]).await;
+    let mut all = Vec::new();
+    source.receive(1, &mut all).await.unwrap();
+    server.stop().await;
+    // The connection reads its end after all that came before.
+    let admin = broker.admin().unwrap();
+    while admin.server().await.is_ok() {}
+    // The runtime has a second for it.
+    let close = source.close(&mut all);
+    let _away = tokio::time::timeout(Duration::from_secs(1), close).await;
+    assert_eq!(all.len(), 500);
+    drop(source);
+    assert!(gaps.all().is_empty(), "{:?}", gaps.all());
+}
+
+#[tokio::test]
 async fn what_nobody_hears_is_reported_to_the_publisher() {
     let server = RedisServer::start().await;
     let (broker, gaps) = broker(&server, |_| {});

@@ -556,6 +556,10 @@ fn settings_that_make_no_sense_are_found_before_anyone_reads_them() {
             "runner.maintain_interval is 0ns",
         ),
         (
+            "[runner]\nsample_interval = \"1us\"",
+            "runner.sample_interval is 1µs, it must be at least 10ms, or zero",
+        ),
+        (
             "[memory]\nleas = \"1s\"",
             "unknown setting \"memory.leas\" (line 2)",
         ),

@@ -51,7 +51,7 @@ impl RunnerConfig {
             (
                 "maintain_interval",
                 self.maintain_interval,
-                Duration::from_millis(10),
+                SHORTEST_INTERVAL,
             ),
             // An idle read takes up to ten seconds: less would take idle lanes for stalled ones.
             ("stall_after", self.stall_after, Duration::from_secs(12)),
@@ -61,6 +61,13 @@ impl RunnerConfig {
                     "runner.{key} is {value:?}, it must be at least {least:?}"
                 )));
             }
+        }
+        // Zero is never; but less than this is the same busy loop.
+        if !self.sample_interval.is_zero() && self.sample_interval < SHORTEST_INTERVAL {
+            return Err(ConfigError::new(format!(
+                "runner.sample_interval is {:?}, it must be at least {SHORTEST_INTERVAL:?}, or zero",
+                self.sample_interval
+            )));
         }
         Ok(())
     }
@@ -150,3 +157,6 @@ pub enum DeadLetters {
     /// Kept; on a broker that can't keep them the runner is not built.
     Keep,
 }
+
+/// Between two looks at a broker.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);

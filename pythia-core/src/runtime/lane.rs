@@ -129,7 +129,7 @@ impl Lane {
             rate: plan.rate.clone(),
             settled: CancellationToken::new(),
             aborted: AtomicBool::new(false),
-            slots: Semaphore::new(2 * plan.batch + concurrency),
+            slots: Semaphore::new(slots(plan.batch, concurrency)),
             appetite: AtomicUsize::new(plan.batch.min(concurrency)),
             sessions: Mutex::new(Vec::new()),
             session_opened: Notify::new(),
@@ -326,6 +326,12 @@ impl Lane {
     fn lock_sessions(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Session>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// As many as there can be, for those who ask for no limit by a huge number.
+fn slots(batch: usize, concurrency: usize) -> usize {
+    let slots = batch.saturating_mul(2).saturating_add(concurrency);
+    slots.min(Semaphore::MAX_PERMITS)
 }
 
 /// How a round of starts went.

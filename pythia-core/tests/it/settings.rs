@@ -289,3 +289,13 @@ fn each_setting_has_its_row() {
     check::<RunnerConfig>("runner", &[]);
     check::<TimeoutConfig>("timeout", &[]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_huge_number_is_no_limit() {
+    for setting in ["batch", "concurrency"] {
+        let text = format!("[worker]\n{setting} = {}", i64::MAX);
+        let most = most_jobs_at_once(Config::from_toml(&text).unwrap()).await;
+        let expected = if setting == "batch" { 100 } else { 1_000 };
+        assert_eq!(most, expected, "{setting}");
+    }
+}

@@ -46,7 +46,8 @@ pub trait Worker: Send + Sync + 'static {
         job: &Job<Self::Input>,
     ) -> impl Future<Output = Result<Self::Output, WorkError>> + Send;
 
-    /// Called once, before the first message of the route is fetched.
+    /// Called once, before the first message of the route is fetched. It may be dropped at any `.await`: a shutdown does not
+    /// wait for it.
     ///
     /// # Errors
     /// The runner does not start, and returns this error.
@@ -54,7 +55,8 @@ pub trait Worker: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called once, after the last message of the route was settled or handed back.
+    /// Called once, after the last message of the route was settled or handed back. What is left of the
+    /// [`drain_timeout`](crate::RunnerConfig::drain_timeout) is there for it, and 4 s at least; then it is dropped.
     fn stop(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -115,7 +117,8 @@ pub trait BatchWorker: Send + Sync + 'static {
         jobs: &[Job<Self::Input>],
     ) -> impl Future<Output = Vec<Result<Self::Output, WorkError>>> + Send;
 
-    /// Called once, before the first message of the route is fetched.
+    /// Called once, before the first message of the route is fetched. It may be dropped at any `.await`: a shutdown does not
+    /// wait for it.
     ///
     /// # Errors
     /// The runner does not start, and returns this error.
@@ -123,7 +126,8 @@ pub trait BatchWorker: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called once, after the last message of the route was settled or handed back.
+    /// Called once, after the last message of the route was settled or handed back. What is left of the
+    /// [`drain_timeout`](crate::RunnerConfig::drain_timeout) is there for it, and 4 s at least; then it is dropped.
     fn stop(&self) -> impl Future<Output = ()> + Send {
         async {}
     }

@@ -42,6 +42,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 pub use self::builder::RunnerBuilder;
 pub use self::config::{DeadLetters, RouteConfig, RunnerConfig};
@@ -148,24 +149,29 @@ impl Runner {
         F: Future,
         F::Output: Hurry,
     {
-        for (started, built) in self.routes.iter().enumerate() {
-            if let Err(error) = built.route.start().await {
-                stop(&self.routes[..started]).await;
-                return Err(RunError(Failure::Start {
-                    queue: built.queue.clone(),
-                    error,
-                }));
-            }
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut started = 0;
+        let begun = tokio::select! {
+            biased;
+            begun = start(&self.routes, &mut started) => Some(begun),
+            // A start hook may wait for something that never comes.
+            _hurry = &mut shutdown => None,
+        };
+        if !matches!(begun, Some(Ok(()))) {
+            stop(&self.routes[..started], LAST_TASK).await;
+            return begun
+                .unwrap_or(Ok(()))
+                .map(|()| Totals::default().summary());
         }
         let phase = Phase::default();
         let totals = Arc::new(Totals::default());
         let (mut tasks, samplers, watch) = self.spawn(&phase, &totals);
 
-        let mut shutdown = std::pin::pin!(shutdown);
         let ended = tokio::select! {
             hurry = &mut shutdown => Ok(hurry),
             failure = first_failure(&mut tasks) => Err(failure),
         };
+        let drained_at = Instant::now() + self.config.drain_timeout;
         let failure = match ended {
             Ok(hurry) => {
                 phase.begin_drain();
@@ -209,7 +215,8 @@ impl Runner {
             );
         }
         drop((tasks, watch));
-        stop(&self.routes).await;
+        let rest = drained_at.saturating_duration_since(Instant::now());
+        stop(&self.routes, rest.max(LAST_TASK)).await;
         match failure {
             Some(error) => Err(RunError(Failure::Task(error))),
             None => Ok(totals.summary()),
@@ -325,9 +332,27 @@ async fn all_end(tasks: &mut JoinSet<()>) -> Result<(), JoinError> {
     Ok(())
 }
 
-async fn stop(routes: &[Built]) {
+/// Calls the start hooks, and counts those that went well.
+async fn start(routes: &[Built], started: &mut usize) -> Result<(), RunError> {
     for built in routes {
-        built.route.stop().await;
+        if let Err(error) = built.route.start().await {
+            let queue = built.queue.clone();
+            return Err(RunError(Failure::Start { queue, error }));
+        }
+        *started += 1;
+    }
+    Ok(())
+}
+
+/// Calls the stop hooks, which have so long all together.
+async fn stop(routes: &[Built], patience: Duration) {
+    let hooks = async {
+        for built in routes {
+            built.route.stop().await;
+        }
+    };
+    if tokio::time::timeout(patience, hooks).await.is_err() {
+        tracing::error!("the stop hook of a worker did not end: it is left behind");
     }
 }
 
@@ -385,7 +410,7 @@ impl FaultBackoff {
     }
 }
 
-/// How long tasks may take to end after the drain time, which is longer than any of them needs.
+/// How long tasks may take to end after the drain time, which is longer than any of them needs; and stop hooks, at least.
 const LAST_TASK: Duration = Duration::from_secs(4);
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@ mod event_log;
 mod faults;
 mod guarantees;
 mod health;
+mod hooks;
 mod memory;
 mod observing;
 mod panics;

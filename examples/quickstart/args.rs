@@ -54,9 +54,9 @@ impl Args {
         variables.insert("PYTHIA_BROKER__TYPE".into(), self.broker().into());
         if let Some(url) = &self.redis {
             // Here, because the user has not written the variable that would be named otherwise.
-            let _checked: RedisUrl = url.parse().map_err(|error| {
-                ConfigError::new(format!("--redis: {error}, such as redis://127.0.0.1:6379"))
-            })?;
+            let _checked: RedisUrl = url
+                .parse()
+                .map_err(|error| ConfigError::new(format!("--redis: {error}")))?;
             variables.insert("PYTHIA_REDIS__URL".into(), url.clone());
         }
         if let Some(address) = self.metrics {

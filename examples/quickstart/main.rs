@@ -115,7 +115,7 @@ async fn run(args: &Args, progress: &Progress) -> Result<(), Failure> {
                 }
                 second = shutdown_signal() => {
                     is_interrupted = true;
-                    progress.say("finishing what runs, handing back the rest; Ctrl-C again cuts it short");
+                    progress.say("finishing; Ctrl-C again cuts it short");
                     End::Interrupted(second)
                 }
             }

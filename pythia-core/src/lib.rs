@@ -70,7 +70,7 @@
 //!
 //! ```toml
 //! [dev-dependencies]
-//! pythia-core = { version = "0.1", features = ["testing"] }
+//! pythia-core = { path = "../pythia/pythia-core", features = ["testing"] } # from where [dependencies] has it
 //! tokio = { version = "1", features = ["macros", "rt", "test-util"] }
 //! ```
 //!

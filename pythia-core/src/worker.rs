@@ -238,7 +238,7 @@ pub struct WorkerFnWith<S, T, F> {
     message = "this can't be the function of a worker",
     label = "not callable as `async |job: &Job<{T}>| ..`, or it captures state",
     note = "an async closure can't lend to its future what it captured: give the state to `worker_fn_with(state, async |state: &S, job: &Job<T>| ..)`",
-    note = "or clone it for each call: `worker_fn(move |job: &Job<T>| {{ let state = Arc::clone(&state); async move {{ .. }} }})`"
+    note = "or clone it for each call, and what the call needs of the job: `worker_fn(move |job: &Job<T>| {{ let (state, input) = (Arc::clone(&state), job.input.clone()); async move {{ .. }} }})`"
 )]
 pub trait JobFn<'a, T>: Send + Sync + 'static {
     /// What a success yields.
@@ -301,7 +301,7 @@ where
     message = "this can't be the function of a worker",
     label = "not callable with `{Arguments}`, or it captures state",
     note = "an async closure can't lend to its future what it captured: give the state to `worker_fn_with(state, async |state: &S, job: &Job<T>| ..)`",
-    note = "or clone it for each call: `worker_fn(move |job: &Job<T>| {{ let state = Arc::clone(&state); async move {{ .. }} }})`"
+    note = "or clone it for each call, and what the call needs of the job: `worker_fn(move |job: &Job<T>| {{ let (state, input) = (Arc::clone(&state), job.input.clone()); async move {{ .. }} }})`"
 )]
 #[expect(unnameable_types, reason = "only there for the compiler's messages")]
 pub trait Call<Arguments> {

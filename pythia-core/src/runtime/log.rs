@@ -48,7 +48,7 @@ impl Observer for Log {
                 queue,
                 state: BreakerState::Open,
             } => {
-                warn!(%queue, "the circuit breaker opened: messages wait in the broker");
+                warn!(%queue, "the circuit breaker opened: until it is tried again no message is worked on");
             }
             Event::BreakerChanged { queue, state } => {
                 info!(%queue, ?state, "the circuit breaker changed")
@@ -63,10 +63,10 @@ impl Observer for Log {
                 error!(%queue, %id, attempts, kept, "dead letter: {reason}");
             }
             Event::ExtendFailed { queue, error } => {
-                self.fault(Operation::Settle, queue, error, "leases were not renewed")
+                self.fault(Operation::Settle, queue, error, "renewing leases fails")
             }
             Event::FetchFailed { queue, error, .. } => {
-                self.fault(Operation::Fetch, queue, error, "nothing was fetched")
+                self.fault(Operation::Fetch, queue, error, "reading fails")
             }
             Event::Gap {
                 queue,
@@ -74,7 +74,14 @@ impl Observer for Log {
                 lost,
                 lasted,
             } => {
-                error!(%queue, cause = cause.name(), lost, ?lasted, "messages were lost, or may have been");
+                let cause = cause.name();
+                match (lost, lasted) {
+                    (Some(lost), _) => error!(%queue, cause, lost, "messages were lost"),
+                    (None, Some(lasted)) => {
+                        error!(%queue, cause, "messages may have been lost in {:?}", rounded(*lasted))
+                    }
+                    (None, None) => error!(%queue, cause, "messages may have been lost"),
+                }
                 // Where that is known it is over.
                 if lasted.is_some() {
                     self.went_well(Operation::Fetch, queue);
@@ -95,7 +102,7 @@ impl Observer for Log {
                 self.went_well(Operation::Maintain, queue);
             }
             Event::MaintainFailed { queue, error } => {
-                self.fault(Operation::Maintain, queue, error, "upkeep failed")
+                self.fault(Operation::Maintain, queue, error, "upkeep fails")
             }
             Event::Processed { queue, jobs } => debug!(%queue, count = jobs.len(), "processed"),
             Event::Received { queue, count } => {
@@ -114,7 +121,7 @@ impl Observer for Log {
                 self.went_well(Operation::Settle, queue);
             }
             Event::SettleFailed { queue, error, .. } => {
-                self.fault(Operation::Settle, queue, error, "nothing was settled")
+                self.fault(Operation::Settle, queue, error, "settling fails")
             }
             Event::Stalled {
                 queue,
@@ -123,7 +130,11 @@ impl Observer for Log {
             } => {
                 warn!(%queue, lane, ?silent, "no read completed; the subscription is made again");
             }
-            Event::Subscribed { queue, lane } => info!(%queue, lane, "subscribed"),
+            Event::Subscribed { queue, lane } => {
+                info!(%queue, lane, "subscribed");
+                // An idle channel brings nothing else that would end it.
+                self.went_well(Operation::Fetch, queue);
+            }
             // The runner logs its start itself: it knows the broker.
             Event::Command { .. }
             | Event::Sampled { .. }
@@ -192,7 +203,7 @@ impl Log {
         match worth {
             Worth::First => warn!(%queue, %error, "{text}"),
             Worth::Still(lasted) => {
-                warn!(%queue, %error, "{text}: still failing, for {:?}", rounded(lasted))
+                warn!(%queue, %error, "{text}: still, for {:?}", rounded(lasted))
             }
             Worth::Nothing => debug!(%queue, %error, "{text}"),
         }

@@ -37,6 +37,10 @@ enum Fate {
     Snoozed,
     /// Released, too; but it was not started, so it holds no slot of the lane.
     Unstarted,
+    /// Counted as a gap instead: an at-most-once broker takes nothing back.
+    Lost {
+        was_started: bool,
+    },
 }
 
 /// Where the process stage puts its dispositions. Unbounded in form; in fact the lane's slots bound it, because a slot
@@ -61,9 +65,12 @@ impl Outbox {
 
     /// Hands a delivery back that was not started.
     pub(super) fn push_unstarted(&mut self, hold: Arc<Hold>, index: u32, delivery: Delivery) {
-        self.lost += u64::from(self.lane.retries_in_process);
-        let settlement = Settlement::Release(Box::new(delivery));
-        self.unit(hold).push(index, settlement, Fate::Unstarted);
+        if self.lane.retries_in_process {
+            self.lose(hold, index, &delivery, false);
+        } else {
+            let settlement = Settlement::Release(Box::new(delivery));
+            self.unit(hold).push(index, settlement, Fate::Unstarted);
+        }
     }
 
     /// Puts the disposition of a delivery that was started.
@@ -86,7 +93,9 @@ impl Outbox {
                 });
             }
             // Only what was aborted gets here on an at-most-once broker: an open breaker is waited for where the job runs.
-            Disposition::Release => self.lost += u64::from(self.lane.retries_in_process),
+            Disposition::Release if self.lane.retries_in_process => {
+                return self.lose(hold, index, &delivery, true);
+            }
             _ => {}
         }
         let fate = match &disposition {
@@ -103,6 +112,14 @@ impl Outbox {
             disposition => Settlement::new(delivery, disposition),
         };
         self.unit(hold).push(index, settlement, fate);
+    }
+
+    /// There is no time for it, and nobody to hand it back to.
+    fn lose(&mut self, hold: Arc<Hold>, index: u32, delivery: &Delivery, was_started: bool) {
+        self.lost += 1;
+        let settlement = Settlement::Ack(delivery.receipt);
+        self.unit(hold)
+            .push(index, settlement, Fate::Lost { was_started });
     }
 
     /// Sends what was put, in that order: what is handed back goes before the head of the queue, so the newest batch is to
@@ -157,8 +174,9 @@ impl Unit {
 
     /// How many of them were started, and so hold a slot of the lane.
     fn slots(&self) -> usize {
-        let started = self.fates.iter().filter(|&&fate| fate != Fate::Unstarted);
-        started.count()
+        let started =
+            |fate: &&Fate| !matches!(fate, Fate::Unstarted | Fate::Lost { was_started: false });
+        self.fates.iter().filter(started).count()
     }
 
     fn counts(&self) -> SettledCounts {
@@ -170,6 +188,7 @@ impl Unit {
                 Fate::Released | Fate::Unstarted => &mut counts.released,
                 Fate::Retried => &mut counts.retried,
                 Fate::Snoozed => &mut counts.snoozed,
+                Fate::Lost { .. } => continue,
             } += 1;
         }
         counts

@@ -320,6 +320,11 @@ async fn what_an_at_most_once_worker_has_received_is_processed_while_there_is_ti
         let lost = log.lost();
         assert_eq!(summary.settled.acked + lost, 500, "{summary}, lost {lost}");
         assert_eq!(lost == 0, all, "{lost} lost within {drain_timeout} s");
+        assert_eq!(
+            (summary.settled.released, summary.settled.stale),
+            (0, 0),
+            "nobody else has it"
+        );
         // 5 a second.
         assert!(
             all || (90..=120).contains(&summary.settled.acked),

@@ -180,7 +180,8 @@ impl Broker for ListBroker {
         max_attempts: u32,
     ) -> Result<Maintained, BrokerError> {
         let (redis, queue) = (self.redis(), self.queue(queue));
-        let during = |error: crate::error::RedisError| error.during("maintain", &queue.name);
+        let during =
+            |error: crate::error::RedisError| error.during("look after messages", &queue.name);
         // Also where messages are handed out at most once: another mode, or another worker's, may have held some.
         let recovered = recover(redis, &queue.keys, max_attempts)
             .await

@@ -228,7 +228,10 @@ impl Broker for StreamBroker {
             max_attempts,
             worker: self.worker(),
         };
-        upkeep.round().await.map_err(queue.failed("do the upkeep"))
+        upkeep
+            .round()
+            .await
+            .map_err(queue.failed("look after messages"))
     }
 
     fn due_earlier(&self, queue: &QueueName) -> Arc<Notify> {

@@ -120,11 +120,7 @@ impl Upkeep<'_> {
             .arg(self.max_attempts)
             .arg(self.config.maintain.recover.get());
         let keys = [&queue.dead, &queue.clock];
-        let reply = match queue.eval(self.connection, &RECOVER, &keys, args).await {
-            // Nothing is pending; whoever reads makes the group.
-            Err(error) if error.kind() == Kind::NoGroup => return Ok(()),
-            reply => reply?,
-        };
+        let reply = queue.eval(self.connection, &RECOVER, &keys, args).await?;
         let [recovered, dead, more, suspects] = reply.into_tuple()?;
         done.recovered = recovered.as_count()?;
         done.dead = dead.as_count()?;

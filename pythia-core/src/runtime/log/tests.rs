@@ -163,8 +163,8 @@ async fn a_broker_that_is_away_is_said_now_and_then_and_when_it_is_back() {
     written.maintained(|_| ());
     lines.extend(written.lines());
     let starts = [
-        "WARN nothing was fetched queue=orders",
-        "WARN nothing was fetched: still failing, for 30s queue=orders",
+        "WARN reading fails queue=orders",
+        "WARN reading fails: still, for 30s queue=orders",
         "INFO the broker answers again, after 42s queue=orders",
     ];
     assert_eq!(lines.len(), starts.len(), "{lines:#?}");

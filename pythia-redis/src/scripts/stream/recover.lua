@@ -10,6 +10,14 @@ local now = now_ms()
 redis.call('HDEL', KEYS[5], '')
 local recovered, dead, more = 0, 0, 0
 
+-- Without its group nothing is pending; whoever reads makes it.
+for k = 1, 3 do
+  local pending = redis.pcall('XPENDING', KEYS[k], group)
+  if pending.err then
+    return string.find(pending.err, 'NOGROUP', 1, true) and { 0, 0, 0, 0 } or pending
+  end
+end
+
 local bytes = 0
 if now >= grace(KEYS[5], now, lease) then
   for k = 1, 3 do

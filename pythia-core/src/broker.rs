@@ -43,7 +43,9 @@ pub trait Broker: Debug + Send + Sync + 'static {
     /// would do all the work again.
     fn is_fan_out(&self) -> bool;
 
-    /// Reports what happens inside the broker (gaps, commands) to this observer too. The runner attaches its own.
+    /// Reports what happens inside the broker (gaps, commands) to this observer too. The runner attaches its own, and they
+    /// stay for as long as the broker does: of two runners on one broker each hears of everything, so metrics that both
+    /// report to would count it twice. Give them a broker each.
     fn attach(&self, observer: Arc<dyn Observer>);
 
     /// Opens one lane's subscription to a queue.

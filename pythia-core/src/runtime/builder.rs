@@ -25,7 +25,8 @@ pub struct RunnerBuilder {
 }
 
 impl RunnerBuilder {
-    /// Serves a queue of a broker. Any number of routes, on any number of brokers.
+    /// Serves a queue of a broker. Any number of routes, on any number of brokers. Logs and metrics tell queues apart by
+    /// their names alone, so queues of one name on two brokers appear as one there.
     #[must_use]
     pub fn route<B: Broker + Clone>(mut self, broker: &B, route: impl IntoRoute) -> Self {
         self.drafts.push((

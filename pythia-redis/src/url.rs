@@ -87,7 +87,9 @@ impl fmt::Debug for RedisUrl {
 
 fn strip_scheme(url: &str) -> Result<&str, ConfigError> {
     let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(invalid("a redis url begins with redis://, as in redis://127.0.0.1:6379"));
+        return Err(invalid(
+            "a redis url begins with redis://, as in redis://127.0.0.1:6379",
+        ));
     };
     match scheme.to_ascii_lowercase().as_str() {
         "redis" => Ok(rest),
@@ -99,7 +101,9 @@ fn strip_scheme(url: &str) -> Result<&str, ConfigError> {
         "redis-sentinel" | "rediss-sentinel" | "sentinel" => {
             Err(invalid("Redis Sentinel is not supported yet"))
         }
-        _ => Err(invalid("a redis url begins with redis://, as in redis://127.0.0.1:6379")),
+        _ => Err(invalid(
+            "a redis url begins with redis://, as in redis://127.0.0.1:6379",
+        )),
     }
 }
 

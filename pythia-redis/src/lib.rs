@@ -29,7 +29,7 @@
 //! or later.
 //!
 //! # Features
-//! `testing`: a real redis-server on a free port, for tests.
+//! `testing`: real Redis servers on free ports, for tests.
 
 pub mod config;
 mod connection;

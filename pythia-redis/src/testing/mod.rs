@@ -1,4 +1,4 @@
-//! A real redis-server for tests: started on a free port, in a folder of its own, gone when the handle is dropped.
+//! Real Redis servers for tests: on free ports, in folders of their own, gone when their handle is dropped.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -12,8 +12,23 @@
 //! # }
 //! ```
 //!
+//! | to test with | start |
+//! |---|---|
+//! | one server, and its stops, crashes and restarts | [`RedisServer::start`], [`start_with`](RedisServer::start_with) settings of its own |
+//! | a unix socket | the same: [`socket`](RedisServer::socket) |
+//! | TLS, with certificates of clients too | [`RedisServer::start_tls`] |
+//! | a replica, or a server that turns read-only | [`RedisServer::start_replica_of`], [`replicate`](RedisServer::replicate) |
+//!
+//! The programs are `redis-server` and `redis-cli` from the `PATH`. The environment variable `PYTHIA_REDIS_SERVER` names
+//! another server, and `PYTHIA_REDIS_CLI` another client; without it the client beside that server is taken, if there is
+//! one.
+//!
 //! Everything here panics with a clear text when it can't do its work: a test has no use for an error.
 
+mod certificates;
+mod program;
+mod replication;
 mod server;
+mod tls;
 
 pub use server::RedisServer;

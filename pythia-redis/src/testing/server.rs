@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -10,14 +11,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::certificates::Certificates;
+use super::program;
+
 /// A running redis-server. Dropping it kills the server and removes its folder.
 #[derive(Debug)]
 pub struct RedisServer {
     folder: TempDir,
-    settings: Vec<String>,
-    password: Option<String>,
+    pub(super) launch: Launch,
     port: u16,
     child: Option<Child>,
+}
+
+/// How a server is started, beyond what all have in common.
+#[derive(Debug, Default)]
+pub(super) struct Launch {
+    /// What stands before all settings on the command line.
+    pub(super) first: &'static [&'static str],
+    pub(super) settings: Vec<String>,
+    /// Names and contents of the files that it must find in its folder when it starts for the first time.
+    pub(super) files: Vec<(&'static str, String)>,
+    /// With these it listens for TLS instead of plain TCP. A replica shares its primary's.
+    pub(super) certificates: Option<Arc<Certificates>>,
 }
 
 impl RedisServer {
@@ -30,17 +45,17 @@ impl RedisServer {
     ///
     /// With `--requirepass`, [`cli`](Self::cli) and [`url`](Self::url) use that password.
     pub async fn start_with(settings: &[&str]) -> Self {
-        let folder = TempDir::with_prefix("pythia-redis-").expect("a folder for redis-server");
-        let mut server = Self {
-            folder,
+        Self::launch(Launch {
             settings: settings.iter().map(ToString::to_string).collect(),
-            password: value_of(settings, "--requirepass").map(str::to_owned),
-            port: 0,
-            child: None,
-        };
+            ..Launch::default()
+        })
+        .await
+    }
+
+    pub(super) async fn launch(launch: Launch) -> Self {
+        let mut server = Self::prepare(launch);
         for _ in 0..PORT_ATTEMPTS {
-            server.port = free_port();
-            if server.spawn().await {
+            if server.spawn_at(free_port()).await {
                 return server;
             }
             // Another process took the port between our look and the server's: take another.
@@ -51,12 +66,46 @@ impl RedisServer {
         );
     }
 
-    /// `redis://127.0.0.1:port`, with the password if there is one.
-    pub fn url(&self) -> String {
-        match &self.password {
-            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
-            None => format!("redis://127.0.0.1:{}", self.port),
+    /// A server that has its folder, and is not started.
+    pub(super) fn prepare(launch: Launch) -> Self {
+        let folder = TempDir::with_prefix("pythia-redis-").expect("a folder for redis-server");
+        Self {
+            folder,
+            launch,
+            port: 0,
+            child: None,
         }
+    }
+
+    /// Starts a prepared server on this port; `false` if another process has it.
+    pub(super) async fn spawn_at(&mut self, port: u16) -> bool {
+        self.port = port;
+        self.spawn().await
+    }
+
+    /// `redis://127.0.0.1:port`, or `rediss://localhost:port` with TLS; with the password if there is one.
+    pub fn url(&self) -> String {
+        let (scheme, host) = match self.launch.certificates {
+            Some(_) => ("rediss", "localhost"),
+            None => ("redis", "127.0.0.1"),
+        };
+        let credentials = match self.password() {
+            Some(password) => format!(":{password}@"),
+            None => String::new(),
+        };
+        format!("{scheme}://{credentials}{host}:{}", self.port)
+    }
+
+    /// The unix socket that the server listens on besides its port. It stays the same over restarts.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join(SOCKET)
+    }
+
+    /// The password of the setting `--requirepass`.
+    pub fn password(&self) -> Option<&str> {
+        let settings = &self.launch.settings;
+        let at = settings.iter().position(|name| name == "--requirepass")?;
+        settings.get(at + 1).map(String::as_str)
     }
 
     /// The port on 127.0.0.1. It stays the same over restarts.
@@ -73,16 +122,34 @@ impl RedisServer {
     ///
     /// An error reply is such a text too: `WRONGTYPE Operation against ...`.
     pub async fn cli(&self, args: &[&str]) -> String {
-        let mut command = Command::new("redis-cli");
+        self.cli_with(&[], args).await
+    }
+
+    /// As [`cli`](Self::cli), for a command that cannot fail.
+    pub(super) async fn must(&self, args: &[&str]) {
+        let reply = self.cli(args).await;
+        assert_eq!(reply, "OK", "redis-cli {args:?} on port {}", self.port);
+    }
+
+    /// As [`cli`](Self::cli), with options of `redis-cli` before the command.
+    pub(super) async fn cli_with(&self, options: &[&str], args: &[&str]) -> String {
+        let cli = program::cli();
+        let mut command = Command::new(&cli);
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
-        if let Some(password) = &self.password {
+        if let Some(certificates) = &self.launch.certificates {
+            command.arg("--tls");
+            command.arg("--cacert").arg(certificates.ca());
+            command.arg("--cert").arg(certificates.client_cert());
+            command.arg("--key").arg(certificates.client_key());
+        }
+        if let Some(password) = self.password() {
             command.args(["--no-auth-warning", "-a", password]);
         }
-        command.args(args);
+        command.args(options).args(args);
         let output = tokio::task::spawn_blocking(move || command.output())
             .await
             .expect("redis-cli's thread does not panic")
-            .unwrap_or_else(|error| missing("redis-cli", &error));
+            .unwrap_or_else(|error| program::missing(&cli, &error));
         let text = if output.stdout.is_empty() {
             output.stderr
         } else {
@@ -154,13 +221,36 @@ impl RedisServer {
 
     /// Starts the process and waits until it answers; `false` if another process has the port.
     async fn spawn(&mut self) -> bool {
-        let mut command = Command::new("redis-server");
+        for (name, text) in &self.launch.files {
+            let path = self.folder.path().join(name);
+            if !path.exists() {
+                std::fs::write(path, text).expect("the server's folder is writable");
+            }
+        }
+        let program = program::server();
+        let mut command = Command::new(&program);
         command
-            .args(["--port", &self.port.to_string()])
+            .args(self.launch.first)
             .args(["--bind", "127.0.0.1"])
             .args(["--save", ""])
             .args(["--daemonize", "no"])
-            .args(&self.settings)
+            .args(["--unixsocket", SOCKET])
+            // A primary waits for more replicas before it sends its data, by default for seconds.
+            .args(["--repl-diskless-sync-delay", "0"]);
+        let port = self.port.to_string();
+        match &self.launch.certificates {
+            None => command.args(["--port", &port]),
+            Some(certificates) => command
+                .args(["--port", "0", "--tls-port", &port])
+                .args(["--tls-replication", "yes", "--tls-ca-cert-file"])
+                .arg(certificates.ca())
+                .arg("--tls-cert-file")
+                .arg(certificates.server_cert())
+                .arg("--tls-key-file")
+                .arg(certificates.server_key()),
+        };
+        command
+            .args(&self.launch.settings)
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         let log = std::fs::File::create(self.log_path()).expect("the server's folder is writable");
@@ -169,7 +259,7 @@ impl RedisServer {
         command.stdout(log).stderr(same);
         let child = command
             .spawn()
-            .unwrap_or_else(|error| missing("redis-server", &error));
+            .unwrap_or_else(|error| program::missing(&program, &error));
         let pid = child.id();
         self.child = Some(child);
         let deadline = Instant::now() + START_TIMEOUT;
@@ -198,19 +288,13 @@ impl RedisServer {
     /// The process that serves our port and has loaded its data. On a port that another process took it is not ours.
     async fn answering_process(&self) -> Option<u32> {
         let ask = async {
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
-                .await
-                .ok()?;
-            let mut request = String::new();
-            if let Some(password) = &self.password {
-                request.push_str(&format!("AUTH {password}\r\n"));
-            }
-            // PING fails while the server loads, INFO does not. QUIT ends the reply.
-            request.push_str("PING\r\nINFO server\r\nQUIT\r\n");
-            stream.write_all(request.as_bytes()).await.ok()?;
-            let mut reply = String::new();
-            stream.read_to_string(&mut reply).await.ok()?;
-            if !reply.contains("+PONG") {
+            let reply = if self.launch.certificates.is_some() {
+                [self.cli(&["PING"]).await, self.cli(INFO).await].join("\n")
+            } else {
+                self.ask_for_process().await?
+            };
+            // PING fails while the server loads, INFO does not.
+            if !reply.lines().any(|line| line.ends_with("PONG")) {
                 return None;
             }
             let line = reply
@@ -219,6 +303,23 @@ impl RedisServer {
             line.trim().parse().ok()
         };
         timeout(Duration::from_secs(1), ask).await.ok().flatten()
+    }
+
+    /// The same two questions without a process for each: most tests wait for this.
+    async fn ask_for_process(&self) -> Option<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
+            .await
+            .ok()?;
+        let mut request = String::new();
+        if let Some(password) = self.password() {
+            request.push_str(&format!("AUTH {password}\r\n"));
+        }
+        // QUIT ends the reply.
+        request.push_str("PING\r\nINFO server\r\nQUIT\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.ok()?;
+        Some(reply)
     }
 
     async fn wait(&mut self) {
@@ -260,22 +361,16 @@ impl Drop for RedisServer {
 }
 
 /// A port that nobody listens on, and that the system will not hand out again soon.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .expect("a free port on 127.0.0.1")
         .port()
 }
 
-fn value_of<'a>(settings: &[&'a str], name: &str) -> Option<&'a str> {
-    let at = settings.iter().position(|setting| *setting == name)?;
-    settings.get(at + 1).copied()
-}
-
-fn missing(program: &str, error: &std::io::Error) -> ! {
-    panic!("cannot run {program} ({error}): install it, or run scripts/test, which does")
-}
-
+/// Relative to the server's folder, which is also its working directory.
+const SOCKET: &str = "redis.sock";
+const INFO: &[&str] = &["INFO", "server"];
 const PORT_ATTEMPTS: usize = 20;
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -356,6 +451,14 @@ mod tests {
         let server = RedisServer::start_with(&["--requirepass", "secret"]).await;
         assert!(server.url().starts_with("redis://:secret@127.0.0.1:"));
         assert_eq!(server.cli(&["PING"]).await, "PONG");
+    }
+
+    #[tokio::test]
+    async fn a_server_listens_on_a_unix_socket_too() {
+        let server = RedisServer::start_with(&["--requirepass", "secret"]).await;
+        let socket = server.socket();
+        let path = socket.to_str().expect("a plain path");
+        assert_eq!(server.cli_with(&["-s", path], &["PING"]).await, "PONG");
     }
 
     #[tokio::test]

@@ -50,26 +50,40 @@ use std::path::Path;
 
 use figment::value::{Dict, Value};
 use figment::{Figment, Profile, Provider};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::ConfigError;
 use crate::memory::MemoryBroker;
+use crate::message::QueueName;
 use crate::runtime::{RouteConfig, RunnerConfig};
 
+mod broker;
+mod environment;
+mod leaf;
 mod masked;
+mod preset;
 mod refusal;
 mod setting;
 mod source;
+mod toml;
 
+pub use broker::BrokerType;
+pub use preset::{Preset, PresetSetting};
+pub use source::{Layer, Source};
+
+use broker::BrokerConfig;
+use environment::FILE_VARIABLE;
+use leaf::{Leaf, route_key};
 use masked::Masked;
 use refusal::{did_you_mean, in_brackets};
 use setting::{Setting, place};
-use source::{FILE_VARIABLE, Leaf, route_key};
 
 /// The settings of a process, not yet read into the structs that use them. Without any source: all defaults.
 #[derive(Clone, Default)]
 pub struct Config {
+    /// What each source says: a later one wins.
+    leaves: Vec<Leaf>,
+    /// All of it in one, each value with its place.
     layers: Figment,
 }
 
@@ -87,7 +101,8 @@ impl Config {
     /// # Errors
     /// If the file can't be read (a missing file is an error) or is not TOML, or if a section or variable is unknown.
     pub fn from_file(file: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        Self::assemble(read_file(file.as_ref())?, text_variables(env::vars_os())?)
+        let file = read_file(file.as_ref(), None)?;
+        Self::assemble(file, environment::texts(env::vars_os())?)
     }
 
     /// This text alone: no file, and no environment.
@@ -95,7 +110,7 @@ impl Config {
     /// # Errors
     /// If it is not TOML, or if a section is unknown.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        Self::assemble(source::toml(text, None)?, Vec::new())
+        Self::assemble(toml::read(text, None)?, Vec::new())
     }
 
     /// These sources in place of the process's own, so that a test needs neither files nor variables.
@@ -103,14 +118,14 @@ impl Config {
     /// # Errors
     /// If the text is not TOML, or if a section or variable is unknown.
     pub fn from_sources<N: Into<String>, V: Into<String>>(
-        toml: Option<&str>,
+        file: Option<&str>,
         environment: impl IntoIterator<Item = (N, V)>,
     ) -> Result<Self, ConfigError> {
         let environment = environment
             .into_iter()
             .map(|(name, text)| (name.into(), text.into()))
             .collect();
-        Self::assemble(source::toml(toml.unwrap_or_default(), None)?, environment)
+        Self::assemble(toml::read(file.unwrap_or_default(), None)?, environment)
     }
 
     /// Reads a section, or a part of one, as in `redis.stream`. What is not set has the default of `T`.
@@ -170,9 +185,74 @@ impl Config {
         routes
     }
 
-    /// Whether a section, or a part of one, as in `redis.stream`, is there.
+    /// Whether somebody has written a setting for this program, or anything in a section, as in `redis.stream`: in the
+    /// file, or as a variable `PYTHIA_..`. What only a preset sets does not count, and neither does what a platform tells
+    /// all of its programs, as by `REDIS_URL`.
     pub fn contains(&self, name: &str) -> bool {
-        self.layers.contains(name)
+        self.leaves_at(name)
+            .map(|leaf| leaf.source.layer())
+            .any(|layer| layer != Layer::Preset && !layer.is_platform())
+    }
+
+    /// The same, without what a platform tells all of its programs: `REDIS_URL`, `REDIS_HOST` and its like. A program that
+    /// uses no Redis need not care whether it could use that one.
+    #[must_use]
+    pub fn without_platform(&self) -> Self {
+        let ours = self
+            .leaves
+            .iter()
+            .filter(|leaf| !leaf.source.layer().is_platform());
+        Self::layered(ours.cloned().collect())
+    }
+
+    /// Where the value of a setting comes from, or for a section the source that wins over all others in it. `None` if
+    /// nobody has set it, so that it has its default. An empty text that unsets a setting is a source as well.
+    ///
+    /// ```
+    /// use pythia_core::Config;
+    /// use pythia_core::config::Layer;
+    ///
+    /// let config = Config::from_sources(
+    ///     Some("[redis]\nhost = \"a\"\nlease = \"10s\""),
+    ///     [("REDIS_URL", "redis://b"), ("PYTHIA_REDIS__LEASE", "20s")],
+    /// )?;
+    /// let [host, url] = ["redis.host", "redis.url"].map(|setting| config.source(setting).unwrap());
+    /// assert_eq!(host.to_string(), "line 2");
+    /// assert_eq!(url.to_string(), "environment variable REDIS_URL");
+    /// assert_eq!((host.layer(), url.layer()), (Layer::File, Layer::RedisUrl));
+    /// assert!(url > host);
+    /// assert_eq!(config.source("redis.port"), None);
+    /// # Ok::<(), pythia_core::ConfigError>(())
+    /// ```
+    pub fn source(&self, name: &str) -> Option<Source> {
+        self.leaves_at(name).last().map(|leaf| leaf.source.clone())
+    }
+
+    /// The preset that applies, if there is one.
+    ///
+    /// # Errors
+    /// If there is no preset of that name.
+    pub fn preset(&self) -> Result<Option<Preset>, ConfigError> {
+        let Ok(name) = self.layers.find_value(PRESET) else {
+            return Ok(None);
+        };
+        self.read(&name, |_| vec![PRESET.to_owned()])
+    }
+
+    /// The same, with this preset in place of any other that a file or a variable names. What they set themselves wins over
+    /// what the preset sets, as always.
+    #[must_use]
+    pub fn with_preset(self, preset: Preset) -> Self {
+        let named = Leaf {
+            path: vec![PRESET.to_owned()],
+            value: preset.as_str().into(),
+            source: Source::code(),
+        };
+        let written = self
+            .leaves
+            .into_iter()
+            .filter(|leaf| leaf.source.layer() != Layer::Preset);
+        Self::layered(preset.leaves().chain(written).chain([named]).collect())
     }
 
     /// Which broker the settings ask for: `type` in `[broker]`.
@@ -184,13 +264,22 @@ impl Config {
             .map(|broker: BrokerConfig| broker.kind)
     }
 
+    /// The queue of a program that has one route only: `queue` in `[broker]`.
+    pub(crate) fn broker_queue(&self) -> Result<Option<String>, ConfigError> {
+        self.section("broker")
+            .map(|broker: BrokerConfig| broker.queue)
+    }
+
     /// Reads all sections of this crate, so that a mistake in one that nobody reads yet comes up at the start as well.
     /// (Unknown sections never get this far; `[redis]` and `[metrics]` are read by their crates.)
     ///
     /// # Errors
     /// The first setting that is unknown, of the wrong type, or makes no sense.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.broker_type()?;
+        if let Some(queue) = self.broker_queue()? {
+            QueueName::new(&queue)
+                .map_err(|error| ConfigError::new(format!("broker.queue: {error}")))?;
+        }
         MemoryBroker::with_config(self.section("memory")?)?;
         self.section::<RunnerConfig>("runner")?.check()?;
         // No route is named so: this is what all routes without a section have.
@@ -211,27 +300,54 @@ impl Config {
             .into_iter()
             .partition(|(name, _)| name == FILE_VARIABLE);
         let file = match file.into_iter().next() {
-            Some((_, file)) if !file.is_empty() => read_file(Path::new(&file))?,
+            Some((_, file)) if !file.is_empty() => {
+                read_file(Path::new(&file), Some(FILE_VARIABLE))?
+            }
             _ => Vec::new(),
         };
-        Self::assemble(file, text_variables(variables)?)
+        Self::assemble(file, environment::texts(variables)?)
     }
 
     fn assemble(file: Vec<Leaf>, environment: Vec<(String, String)>) -> Result<Self, ConfigError> {
-        let layers = file
+        let written = file
             .into_iter()
-            .chain(source::environment(environment)?)
-            .fold(Figment::new(), Figment::merge);
-        let config = Self { layers };
+            .chain(environment::read(environment)?)
+            .collect();
+        let config = Self::layered(written);
         for (section, value) in config.sections() {
             config.check_section(&section, &value)?;
         }
-        Ok(config)
+        Ok(match config.preset()? {
+            Some(preset) => Self::layered(preset.leaves().chain(config.leaves).collect()),
+            None => config,
+        })
+    }
+
+    fn layered(mut leaves: Vec<Leaf>) -> Self {
+        leaves.sort_by_key(|leaf| leaf.source.layer());
+        let layers = leaves.iter().cloned().fold(Figment::new(), Figment::merge);
+        Self { leaves, layers }
+    }
+
+    /// What each source says about a setting or about anything in a section; the last one wins.
+    fn leaves_at(&self, name: &str) -> impl Iterator<Item = &Leaf> {
+        let path: Vec<String> = name.split('.').map(str::to_owned).collect();
+        self.leaves
+            .iter()
+            .filter(move |leaf| leaf.path.starts_with(&path))
     }
 
     fn check_section(&self, section: &str, value: &Value) -> Result<(), ConfigError> {
         let place = in_brackets(place(&self.layers, value));
+        if section == PRESET {
+            return Ok(());
+        }
         if !SECTIONS.contains(&section) {
+            if value.as_dict().is_none() && strsim::osa_distance(section, PRESET) <= 2 {
+                return Err(ConfigError::new(format!(
+                    "unknown setting \"{section}\"{place}; did you mean \"{PRESET}\"?"
+                )));
+            }
             let hint = did_you_mean(section, SECTIONS, |meant| format!("[{meant}]"));
             return Err(ConfigError::new(format!(
                 "unknown section [{section}]{place}{hint}"
@@ -311,37 +427,14 @@ impl fmt::Debug for Config {
     }
 }
 
-/// `[broker]`: where messages come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct BrokerConfig {
-    #[serde(rename = "type")]
-    kind: BrokerType,
-}
-
-/// The brokers that settings can ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum BrokerType {
-    /// Redis lists.
-    List,
-    /// The in-memory broker of this process.
-    #[default]
-    Memory,
-    /// Redis pub/sub.
-    Pubsub,
-    /// Whichever of lists, streams and pub/sub has a section: `[redis.list]`, `[redis.stream]` or `[redis.pubsub]`.
-    Redis,
-    /// Redis streams with consumer groups.
-    Stream,
-}
-
 /// Every section that there is: a crate that adds one is named here, so that all the others are refused.
 const SECTIONS: &[&str] = &[
     "breaker", "broker", "memory", "metrics", "redis", "retry", "routes", "runner", "timeout",
     "worker",
 ];
+
+/// The one setting that is in no section.
+const PRESET: &str = "preset";
 
 /// Sections that a route may have as tables of its own.
 const ROUTE_TABLES: [&str; 3] = ["breaker", "retry", "timeout"];
@@ -362,31 +455,17 @@ fn overlaid(below: Value, above: Value) -> Value {
     }
 }
 
-fn read_file(file: &Path) -> Result<Vec<Leaf>, ConfigError> {
+/// `named_by` is the variable that names the file, if one does.
+fn read_file(file: &Path, named_by: Option<&str>) -> Result<Vec<Leaf>, ConfigError> {
     let text = fs::read_to_string(file).map_err(|error| {
+        let variable = named_by.map(|name| format!("environment variable {name}"));
         ConfigError::new(format!(
-            "can't read the configuration file {}: {error}",
-            file.display()
+            "can't read the configuration file {}{}: {error}",
+            file.display(),
+            in_brackets(variable)
         ))
     })?;
-    source::toml(&text, Some(file))
-}
-
-/// The variables that may be ours. (`env::vars()` would panic at the first of anybody's that is not UTF-8.)
-fn text_variables(
-    variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Vec<(String, String)>, ConfigError> {
-    variables
-        .into_iter()
-        .filter_map(|(name, text)| Some((name.into_string().ok()?, text)))
-        .filter(|(name, _)| source::is_ours(name))
-        .map(|(name, text)| match text.into_string() {
-            Ok(text) => Ok((name, text)),
-            Err(_) => Err(ConfigError::new(format!(
-                "environment variable {name} is not UTF-8"
-            ))),
-        })
-        .collect()
+    toml::read(&text, Some(file))
 }
 
 #[cfg(test)]

@@ -14,13 +14,12 @@ use crate::{ListBroker, PubSubBroker, StreamBroker};
 ///
 /// # Errors
 /// If a setting is unknown or can't be used; if the type is `"redis"` and not exactly one of the three is there; or if it is
-/// not set at all and there are settings for Redis: whoever wrote them did not mean the in-memory broker.
+/// not set at all and there are settings for Redis: whoever wrote them did not mean the in-memory broker. (`REDIS_URL` and
+/// its like alone are none: a platform may set them for all of its programs.)
 pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
-    // Also where it is not used: a misspelt setting is one wherever it stands.
-    let redis: RedisConfig = config.section("redis")?;
     if config.contains("redis") && !config.contains("broker.type") {
         return Err(ConfigError::new(
-            "there are settings for redis, but broker.type is not set: set it (or PYTHIA_BROKER__TYPE) to \"list\", \
+            "there are settings for redis, but broker.type is not set: set it (or PYTHIA_BROKER_TYPE) to \"list\", \
              \"stream\" or \"pubsub\", or to \"memory\" if messages are to come from the in-memory broker",
         ));
     }
@@ -29,9 +28,12 @@ pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
         pattern => pattern,
     };
     if pattern == BrokerType::Memory {
+        // Not used, but a misspelt setting is one wherever it stands. (Not so a URL that the platform tells everybody.)
+        config.without_platform().section::<RedisConfig>("redis")?;
         let memory = MemoryBroker::with_config(config.section("memory")?)?;
         return Ok(Arc::new(memory));
     }
+    let redis: RedisConfig = config.section("redis")?;
     match pattern {
         BrokerType::List => Ok(Arc::new(ListBroker::new(redis))),
         BrokerType::Pubsub => Ok(Arc::new(PubSubBroker::new(redis))),
@@ -117,11 +119,42 @@ mod tests {
     #[test]
     fn settings_for_redis_without_a_type_are_not_taken_for_memory() {
         let url = "[redis]\nurl = \"redis://example.com\"\n";
-        assert!(chosen(url).unwrap_err().contains("PYTHIA_BROKER__TYPE"));
+        assert!(chosen(url).unwrap_err().contains("PYTHIA_BROKER_TYPE"));
         let memory = format!("{url}[broker]\ntype = \"memory\"");
         assert_eq!(chosen(&memory).unwrap(), "MemoryBroker");
         let misspelt = memory.replace("url", "urll");
         assert!(chosen(&misspelt).unwrap_err().contains("redis.url"));
+    }
+
+    #[test]
+    fn what_a_platform_says_of_redis_is_no_reason_to_refuse_memory() {
+        let chosen = |variables: &[(&str, &str)]| {
+            let config = Config::from_sources(None, variables.iter().copied()).unwrap();
+            from_config(&config).map(|broker| format!("{broker:?}"))
+        };
+        let url = ("REDIS_URL", "redis://redis:6379");
+        let strange = ("REDIS_URL", "amqp://no-redis");
+        for variables in [
+            [url].as_slice(),
+            &[strange],
+            &[strange, ("PYTHIA_BROKER_TYPE", "memory")],
+            &[("REDIS_HOST", "redis"), ("REDIS_PASSWORD", "secret")],
+            &[url, ("PYTHIA_PRESET", "durable")],
+        ] {
+            let broker = chosen(variables).unwrap();
+            assert!(broker.starts_with("MemoryBroker"), "{broker}");
+        }
+        let list = ("PYTHIA_BROKER_TYPE", "list");
+        assert!(chosen(&[url, list]).unwrap().starts_with("ListBroker"));
+        for (setting, value) in [
+            ("PYTHIA_REDIS__URL", "redis://redis"),
+            ("PYTHIA_REDIS__LEASE", "10s"),
+        ] {
+            let error = chosen(&[url, (setting, value)]).unwrap_err().to_string();
+            assert!(error.contains("broker.type is not set"), "{error}");
+        }
+        let error = chosen(&[strange, list]).unwrap_err().to_string();
+        assert!(error.contains("REDIS_URL"), "{error}");
     }
 
     #[test]

@@ -16,8 +16,8 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
+use super::leaf::is_text;
 use super::refusal::Refusal;
-use super::source;
 
 macro_rules! parse_numbers {
     ($($method:ident)*) => {$(
@@ -36,7 +36,7 @@ pub(super) struct Setting<'de> {
 
 #[derive(Clone, Copy)]
 enum Content<'de> {
-    /// The text of an environment variable, or of one element of its list.
+    /// The text of an environment variable or of a preset, or of one element of its list.
     Text(&'de str),
     Value(&'de Value),
 }
@@ -44,11 +44,7 @@ enum Content<'de> {
 impl<'de> Setting<'de> {
     pub(super) fn new(layers: &'de Figment, value: &'de Value) -> Self {
         let content = match value {
-            Value::String(tag, text)
-                if layers
-                    .get_metadata(*tag)
-                    .is_some_and(source::is_environment) =>
-            {
+            Value::String(tag, text) if layers.get_metadata(*tag).is_some_and(is_text) => {
                 Content::Text(text)
             }
             value => Content::Value(value),
@@ -283,19 +279,21 @@ fn visit_number<'de, V: Visitor<'de>>(number: Num, visitor: V) -> Result<V::Valu
 /// Where a value was written; for a table also the variables that reach into it, since a complaint about the whole may
 /// be about any of them.
 pub(super) fn place(layers: &Figment, value: &Value) -> Option<String> {
-    let mut variables = BTreeSet::new();
-    collect_variables(layers, value, &mut variables);
-    let own = layers.get_metadata(value.tag()).map(source::describe);
-    let places: BTreeSet<String> = own.into_iter().chain(variables).collect();
+    let mut texts = BTreeSet::new();
+    collect_texts(layers, value, &mut texts);
+    let own = layers.get_metadata(value.tag()).map(name);
+    let places: BTreeSet<String> = own.into_iter().chain(texts).collect();
     (!places.is_empty()).then(|| places.into_iter().collect::<Vec<_>>().join(", "))
 }
 
-fn collect_variables(layers: &Figment, value: &Value, into: &mut BTreeSet<String>) {
+fn collect_texts(layers: &Figment, value: &Value, into: &mut BTreeSet<String>) {
     let place: Option<&Metadata> = layers.get_metadata(value.tag());
-    if let Some(place) = place.filter(|place| source::is_environment(place)) {
-        into.insert(source::describe(place));
-    }
+    into.extend(place.filter(|place| is_text(place)).map(name));
     for inner in value.as_dict().into_iter().flat_map(Dict::values) {
-        collect_variables(layers, inner, into);
+        collect_texts(layers, inner, into);
     }
+}
+
+fn name(place: &Metadata) -> String {
+    place.name.clone().into_owned()
 }

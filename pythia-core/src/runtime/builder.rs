@@ -60,7 +60,7 @@ impl RunnerBuilder {
     /// Checks everything that can be checked without connecting.
     ///
     /// # Errors
-    /// No routes, an unusable or doubled queue name, a setting that can't be used, or one that the broker can't keep:
+    /// No routes, an unusable or doubled queue name, `broker.queue` with several routes, a setting that can't be used, or one that the broker can't keep:
     /// redelivery or dead letters on an at-most-once broker.
     pub fn build(self) -> Result<Runner, ConfigError> {
         let runner = match (self.runner, &self.config) {
@@ -86,11 +86,16 @@ impl RunnerBuilder {
                 "the runner has no routes: add one with `.route(&broker, Route::new(..))`",
             ));
         }
+        let queue = match &self.config {
+            Some(config) => only_queue(config, self.drafts.len())?,
+            None => None,
+        };
         let mut observers = self.observers;
         observers.push(Arc::new(log::Log::default()));
         let mut routes: Vec<Built> = Vec::new();
         for (broker, draft) in self.drafts {
-            let built = built(broker, draft, self.config.as_ref(), &runner, &observers)?;
+            let config = self.config.as_ref();
+            let built = built(broker, draft, config, queue.as_deref(), &runner, &observers)?;
             let doubled = |other: &Built| {
                 other.queue == built.queue && same_broker(&other.broker, &built.broker)
             };
@@ -120,10 +125,25 @@ impl fmt::Debug for RunnerBuilder {
     }
 }
 
+/// `broker.queue`, which names the queue of a program's only route. It could not say which one of several it means.
+fn only_queue(config: &Config, routes: usize) -> Result<Option<String>, ConfigError> {
+    let queue = config.broker_queue()?;
+    if let (Some(queue), 2..) = (&queue, routes) {
+        let place = config
+            .source("broker.queue")
+            .map_or_else(String::new, |source| format!(" ({source})"));
+        return Err(ConfigError::new(format!(
+            "broker.queue is {queue:?}{place}, but there are {routes} routes, and it can't be the queue of all: set              `queue` in [routes.NAME] instead"
+        )));
+    }
+    Ok(queue)
+}
+
 fn built(
     broker: Arc<dyn Broker>,
     draft: Draft,
     config: Option<&Config>,
+    only_queue: Option<&str>,
     runner: &RunnerConfig,
     observers: &Observers,
 ) -> Result<Built, ConfigError> {
@@ -132,6 +152,7 @@ fn built(
         Some(config) => config.route(name.as_str())?,
         None => RouteConfig::default(),
     };
+    settings.queue = settings.queue.or(only_queue.map(str::to_owned));
     (draft.settle_settings)(&mut settings);
     let queue = match &settings.queue {
         Some(queue) => QueueName::new(queue)?,

@@ -18,6 +18,7 @@
 //! | a unix socket | the same: [`socket`](RedisServer::socket) |
 //! | TLS, with certificates of clients too | [`RedisServer::start_tls`] |
 //! | a replica, or a server that turns read-only | [`RedisServer::start_replica_of`], [`replicate`](RedisServer::replicate) |
+//! | fail-over by Sentinel | [`Sentinels::start`] |
 //!
 //! The programs are `redis-server` and `redis-cli` from the `PATH`. The environment variable `PYTHIA_REDIS_SERVER` names
 //! another server, and `PYTHIA_REDIS_CLI` another client; without it the client beside that server is taken, if there is
@@ -28,7 +29,9 @@
 mod certificates;
 mod program;
 mod replication;
+mod sentinel;
 mod server;
 mod tls;
 
+pub use sentinel::Sentinels;
 pub use server::RedisServer;

@@ -314,9 +314,10 @@ impl RedisServer {
         if let Some(password) = self.password() {
             request.push_str(&format!("AUTH {password}\r\n"));
         }
-        // QUIT ends the reply.
-        request.push_str("PING\r\nINFO server\r\nQUIT\r\n");
+        request.push_str("PING\r\nINFO server\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
+        // The server answers what it has read, then closes too. (A sentinel does not know QUIT.)
+        stream.shutdown().await.ok()?;
         let mut reply = String::new();
         stream.read_to_string(&mut reply).await.ok()?;
         Some(reply)

@@ -19,6 +19,7 @@
 //! | TLS, with certificates of clients too | [`RedisServer::start_tls`] |
 //! | a replica, or a server that turns read-only | [`RedisServer::start_replica_of`], [`replicate`](RedisServer::replicate) |
 //! | fail-over by Sentinel | [`Sentinels::start`] |
+//! | a cluster: redirections, fail-over, slots that move | [`Cluster::start`] |
 //!
 //! The programs are `redis-server` and `redis-cli` from the `PATH`. The environment variable `PYTHIA_REDIS_SERVER` names
 //! another server, and `PYTHIA_REDIS_CLI` another client; without it the client beside that server is taken, if there is
@@ -27,11 +28,15 @@
 //! Everything here panics with a clear text when it can't do its work: a test has no use for an error.
 
 mod certificates;
+mod cluster;
 mod program;
 mod replication;
 mod sentinel;
 mod server;
+mod slot_migration;
 mod tls;
 
+pub use cluster::Cluster;
 pub use sentinel::Sentinels;
 pub use server::RedisServer;
+pub use slot_migration::SlotMigration;

@@ -11,13 +11,9 @@ impl RedisServer {
     ///
     /// It answers reads, and refuses writes with `READONLY`.
     pub async fn start_replica_of(primary: &Self) -> Self {
-        let mut settings = Vec::new();
-        if let Some(password) = primary.password() {
-            // After a fail-over the roles are the other way round.
-            for name in ["--requirepass", "--masterauth"] {
-                settings.extend([name.to_owned(), password.to_owned()]);
-            }
-        }
+        let password = primary.password();
+        let settings = password.map(|password| ["--requirepass", password]);
+        let settings = settings_of_a_set(settings.as_ref().map_or(&[], <[_; 2]>::as_slice));
         let replica = Self::launch(Launch {
             settings,
             certificates: primary.launch.certificates.clone(),
@@ -63,6 +59,16 @@ impl RedisServer {
             sleep(LOOK_AGAIN).await;
         }
     }
+}
+
+/// The settings of servers that may each become the primary of the others: their password is for each other too.
+pub(super) fn settings_of_a_set(settings: &[&str]) -> Vec<String> {
+    let mut settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+    if let Some(at) = settings.iter().position(|name| name == "--requirepass") {
+        let password = settings.get(at + 1).cloned().unwrap_or_default();
+        settings.extend(["--masterauth".to_owned(), password]);
+    }
+    settings
 }
 
 const LINK_TIMEOUT: Duration = Duration::from_secs(20);

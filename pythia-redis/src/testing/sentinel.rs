@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
+use super::replication::settings_of_a_set;
 use super::server::{Launch, RedisServer};
 
 /// A primary with a replica, watched by three sentinels, two of which must agree that the primary is down.
@@ -218,14 +219,8 @@ impl Sentinels {
 }
 
 fn data_node(settings: &[&str]) -> Launch {
-    let mut settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
-    if let Some(at) = settings.iter().position(|name| name == "--requirepass") {
-        // The sentinels make a replica of whichever node they like.
-        let password = settings.get(at + 1).cloned().unwrap_or_default();
-        settings.extend(["--masterauth".to_owned(), password]);
-    }
     Launch {
-        settings,
+        settings: settings_of_a_set(settings),
         ..Launch::default()
     }
 }

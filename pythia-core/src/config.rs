@@ -1,4 +1,4 @@
-//! Settings: built-in defaults, then a TOML file, then environment variables, each over the one before.
+//! Settings: built-in defaults, then a preset, a TOML file, and environment variables, each over the one before.
 //!
 //! ```
 //! use pythia_core::config::Config;
@@ -24,17 +24,48 @@
 //! # Ok::<(), pythia_core::ConfigError>(())
 //! ```
 //!
+//! # Which source wins
+//! From the one that wins over all others to the one that gives way to all others:
+//!
+//! 1. code: what is set on a [`Route`](crate::Route), on the [`RunnerBuilder`](crate::RunnerBuilder) or by
+//!    [`Config::with_preset`];
+//! 2. `PYTHIA_SECTION__KEY`;
+//! 3. `PYTHIA_BROKER_TYPE`, `PYTHIA_MAX_CONCURRENT`, `PYTHIA_PRESET`;
+//! 4. `REDIS_URL`;
+//! 5. `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`, `REDIS_USERNAME`, `REDIS_PASSWORD`; `REDIS_QUEUE`;
+//! 6. the file;
+//! 7. the [`Preset`];
+//! 8. the defaults.
+//!
+//! [`Config::source`] says where a value comes from, and [`Config::explain`] lists all values with their sources.
+//!
 //! # The file
-//! Its sections are `[broker]`, `[runner]`, `[worker]`, `[retry]`, `[breaker]`, `[timeout]`, `[memory]`, `[redis]`,
-//! `[metrics]`, and one `[routes.NAME]` for each route that differs from the others. Each crate reads its own by
-//! [`Config::section`]; the structs that it reads them into hold the defaults. Durations are texts with a unit: `"500ms"`,
-//! `"30s"`, `"1h 30m"`. An empty text is no value, for settings that need none. `config/pythia.toml` in the repository
-//! has every setting with its default and its reason.
+//! It is the one that `PYTHIA_CONFIG` names, or the one that [`Config::from_file`] is given; none is looked for. Its
+//! sections are `[broker]`, `[runner]`, `[worker]`, `[retry]`, `[breaker]`, `[timeout]`, `[memory]`, `[redis]`,
+//! `[metrics]`, and one `[routes.NAME]` for each route that differs from the others; above them, `preset` names a
+//! [`Preset`]. Each crate reads its own by [`Config::section`]; the structs that it reads them into hold the defaults.
+//! Durations are texts with a unit: `"500ms"`, `"30s"`, `"1h 30m"`. An empty text is no value, for settings that need
+//! none. `config/pythia.toml` in the repository has every setting with its default and its reason.
 //!
 //! # Environment variables
 //! `PYTHIA_SECTION__KEY`, two underscores for each level: `PYTHIA_REDIS__STREAM__GROUP` is `group` in `[redis.stream]`,
 //! and `PYTHIA_RETRY__MAX_ATTEMPTS` is `max_attempts` in `[retry]`. The text is read as the type of the setting, so a
 //! password of digits keeps its zeros. The elements of a list are separated by commas.
+//!
+//! Some settings have a shorter name, or one that platforms set as well:
+//!
+//! | variable | setting |
+//! |---|---|
+//! | `PYTHIA_BROKER_TYPE` | `broker.type` |
+//! | `PYTHIA_MAX_CONCURRENT` | `worker.concurrency` |
+//! | `PYTHIA_PRESET` | `preset` |
+//! | `REDIS_URL` | `redis.url` |
+//! | `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`, `REDIS_USERNAME`, `REDIS_PASSWORD` | `redis.host` and so on |
+//! | `REDIS_QUEUE` | `broker.queue` |
+//!
+//! Empty, such a variable is not set, as with `${REDIS_URL:-}` in a compose file. (A full name that is empty unsets what
+//! the file has set.) `REDIS_PORT=tcp://10.0.0.1:6379` is how Kubernetes and Docker's links describe a service named
+//! `redis`: it is no port, and left alone.
 //!
 //! # What is refused
 //! A setting that nobody knows, a value of the wrong type, a variable that was meant to be a setting and is none, such as
@@ -59,6 +90,7 @@ use crate::runtime::{RouteConfig, RunnerConfig};
 
 mod broker;
 mod environment;
+mod explain;
 mod leaf;
 mod masked;
 mod preset;
@@ -68,6 +100,7 @@ mod source;
 mod toml;
 
 pub use broker::BrokerType;
+pub use explain::{ExplainedSetting, Explanation};
 pub use preset::{Preset, PresetSetting};
 pub use source::{Layer, Source};
 
@@ -189,7 +222,8 @@ impl Config {
     /// file, or as a variable `PYTHIA_..`. What only a preset sets does not count, and neither does what a platform tells
     /// all of its programs, as by `REDIS_URL`.
     pub fn contains(&self, name: &str) -> bool {
-        self.leaves_at(name)
+        let path: Vec<String> = name.split('.').map(str::to_owned).collect();
+        self.leaves_at(&path)
             .map(|leaf| leaf.source.layer())
             .any(|layer| layer != Layer::Preset && !layer.is_platform())
     }
@@ -225,7 +259,8 @@ impl Config {
     /// # Ok::<(), pythia_core::ConfigError>(())
     /// ```
     pub fn source(&self, name: &str) -> Option<Source> {
-        self.leaves_at(name).last().map(|leaf| leaf.source.clone())
+        let path: Vec<String> = name.split('.').map(str::to_owned).collect();
+        self.source_at(&path)
     }
 
     /// The preset that applies, if there is one.
@@ -329,12 +364,15 @@ impl Config {
         Self { leaves, layers }
     }
 
+    fn source_at(&self, path: &[String]) -> Option<Source> {
+        self.leaves_at(path).last().map(|leaf| leaf.source.clone())
+    }
+
     /// What each source says about a setting or about anything in a section; the last one wins.
-    fn leaves_at(&self, name: &str) -> impl Iterator<Item = &Leaf> {
-        let path: Vec<String> = name.split('.').map(str::to_owned).collect();
+    fn leaves_at(&self, path: &[String]) -> impl Iterator<Item = &Leaf> {
         self.leaves
             .iter()
-            .filter(move |leaf| leaf.path.starts_with(&path))
+            .filter(move |leaf| leaf.path.starts_with(path))
     }
 
     fn check_section(&self, section: &str, value: &Value) -> Result<(), ConfigError> {

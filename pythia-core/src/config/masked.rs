@@ -37,11 +37,38 @@ impl fmt::Debug for Masked<'_> {
     }
 }
 
-/// Whether a setting may hold a password, so that its value is never shown. Broad on purpose.
+/// Whether a setting may hold a password, so that its value is never shown. Broad on purpose, and so that a misspelt
+/// password is none the less one; only the name of a file that holds one is no secret.
 pub(super) fn is_secret(path: &[String]) -> bool {
     path.iter().any(|key| {
-        ["password", "secret", "token", "url"]
-            .iter()
-            .any(|secret| key.contains(secret))
+        let is_misspelt = || {
+            key.split('_')
+                .any(|word| strsim::osa_distance(word, "password") <= 2)
+        };
+        let is_named = || {
+            ["pass", "secret", "token", "url"]
+                .iter()
+                .any(|secret| key.contains(secret))
+        };
+        !key.ends_with("_file") && (is_named() || is_misspelt())
     })
+}
+
+/// A URL with `***` in place of what may be a password in it. Rather too much is hidden than too little: passwords hold
+/// characters that they should not, and some are written where the user's name belongs.
+pub(super) fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return "***".to_owned();
+    };
+    let (login, rest) = match rest.rsplit_once('@') {
+        Some((login, rest)) => match login.split_once(':') {
+            Some((user, _)) => (format!("{user}:***@"), rest),
+            None => ("***@".to_owned(), rest),
+        },
+        None => (String::new(), rest),
+    };
+    match rest.split_once('?') {
+        Some((rest, _)) => format!("{scheme}://{login}{rest}?***"),
+        None => format!("{scheme}://{login}{rest}"),
+    }
 }

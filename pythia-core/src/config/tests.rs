@@ -8,6 +8,11 @@ use serde::Deserialize;
 
 use super::*;
 
+mod aliases;
+mod explained;
+mod precedence;
+mod presets;
+
 /// A section with a setting of each type that ours use.
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]

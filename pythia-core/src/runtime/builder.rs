@@ -133,7 +133,8 @@ fn only_queue(config: &Config, routes: usize) -> Result<Option<String>, ConfigEr
             .source("broker.queue")
             .map_or_else(String::new, |source| format!(" ({source})"));
         return Err(ConfigError::new(format!(
-            "broker.queue is {queue:?}{place}, but there are {routes} routes, and it can't be the queue of all: set              `queue` in [routes.NAME] instead"
+            "broker.queue is {queue:?}{place}, but there are {routes} routes, and it can't be the queue of all: set \
+             `queue` in [routes.NAME] instead"
         )));
     }
     Ok(queue)

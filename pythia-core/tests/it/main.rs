@@ -10,6 +10,7 @@ mod hooks;
 mod memory;
 mod observing;
 mod panics;
+mod precedence;
 mod runtime;
 mod sampling;
 mod settings;

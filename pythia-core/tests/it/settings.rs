@@ -41,6 +41,20 @@ macro_rules! row {
 }
 
 const ROWS: &[Row] = &[
+    row!(
+        "preset",
+        r#""throughput""#,
+        largest_fetch,
+        100..=100,
+        500..=500
+    ),
+    row!(
+        "broker.queue",
+        r#""elsewhere""#,
+        taken_from_elsewhere,
+        0..=0,
+        1..=1
+    ),
     row!("broker.type", r#""stream""#, streams, 0..=0, 1..=1),
     // The runner. Intervals are jittered by a quarter.
     row!(
@@ -230,8 +244,13 @@ fn check_section(section: &str) {
 }
 
 #[test]
-fn the_broker_is_the_one_that_is_asked_for() {
+fn the_broker_and_its_queue_are_those_that_are_asked_for() {
     check_section("broker");
+}
+
+#[test]
+fn a_preset_has_its_effect() {
+    check_section("preset");
 }
 
 #[test]
@@ -267,11 +286,16 @@ fn each_setting_of_the_in_memory_broker_has_its_effect() {
 
 #[test]
 fn each_setting_has_its_row() {
+    // What a section knows, it says when it is asked for nonsense.
+    fn nonsense(section: &str) -> Config {
+        Config::from_toml(&format!("{section}.xyzzy-xyzzy-xyzzy = 1")).unwrap()
+    }
     fn check<T: DeserializeOwned + Debug>(section: &str, elsewhere: &[&str]) {
-        // What a section knows, it says when it is asked for nonsense.
-        let nonsense = Config::from_toml(&format!("{section}.xyzzy-xyzzy-xyzzy = 1")).unwrap();
-        let error = nonsense.section::<T>(section).unwrap_err().to_string();
-        let (_, known) = error.split_once("; known are ").expect(&error);
+        let read = nonsense(section).section::<T>(section);
+        check_rows(section, &read.unwrap_err().to_string(), elsewhere);
+    }
+    fn check_rows(section: &str, error: &str, elsewhere: &[&str]) {
+        let (_, known) = error.split_once("; known are ").expect(error);
         let known: BTreeSet<&str> = known
             .split(", ")
             .filter(|key| !elsewhere.contains(key))
@@ -282,6 +306,8 @@ fn each_setting_has_its_row() {
             .collect();
         assert_eq!(rows, known, "[{section}]");
     }
+    let broker = nonsense("broker").broker_type().unwrap_err();
+    check_rows("broker", &broker.to_string(), &[]);
     check::<BreakerConfig>("breaker", &[]);
     check::<MemoryConfig>("memory", &[]);
     check::<RetryConfig>("retry", &[]);

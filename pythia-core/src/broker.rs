@@ -3,7 +3,7 @@
 //! A broker adapter implements these traits (and [`Admin`], [`KvStore`] where it can), and proves it by running the
 //! conformance suite of the feature `testing`. Calls are made per batch, never per message, so they are `dyn`.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ pub trait Broker: Debug + Send + Sync + 'static {
     /// Equal for all handles to one broker, different for different brokers: usually the address of what the handles
     /// share.
     fn identity(&self) -> usize;
+
+    /// What it is and where, for probes and dashboards.
+    fn endpoint(&self) -> Endpoint;
 
     /// What it promises; checked against what the routes ask when the runner is built.
     fn guarantee(&self) -> Guarantee;
@@ -83,11 +86,61 @@ pub trait Broker: Debug + Send + Sync + 'static {
     /// round comes at once. Never notified by a broker that needs no rounds for its delays.
     fn due_earlier(&self, queue: &QueueName) -> Arc<Notify>;
 
+    /// Asks the server for a sign of life, and changes nothing. Succeeds at once where there is no server. Not on the
+    /// connections that read and settle, so that it waits behind no message and no message behind it. The caller limits
+    /// the time, and may drop the future.
+    ///
+    /// # Errors
+    /// If the broker can't be reached, or refuses.
+    async fn ping(&self) -> Result<(), BrokerError>;
+
     /// Inspection and operation of queues, where the broker has it.
     fn admin(&self) -> Option<&dyn Admin>;
 
     /// Small values with a time to live, where the broker has them.
     fn store(&self) -> Option<Arc<dyn KvStore>>;
+}
+
+/// Which broker it is, in words that may be shown: no credentials.
+///
+/// ```
+/// use pythia_core::broker::Endpoint;
+///
+/// assert_eq!(Endpoint::new("memory").to_string(), "memory");
+/// assert_eq!(Endpoint::new("list").at("redis-1:6379/0").to_string(), "list at redis-1:6379/0");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Endpoint {
+    /// The kind of broker: what `broker.type` calls it.
+    pub kind: &'static str,
+    /// The server, as [`ServerStats::server`](crate::admin::ServerStats::server) names it; `None` where there is none.
+    pub server: Option<String>,
+}
+
+impl Endpoint {
+    /// A broker of that kind, without a server.
+    pub const fn new(kind: &'static str) -> Self {
+        Self { kind, server: None }
+    }
+
+    /// Names its server.
+    #[must_use]
+    pub fn at(self, server: impl Into<String>) -> Self {
+        Self {
+            server: Some(server.into()),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.server {
+            Some(server) => write!(f, "{} at {server}", self.kind),
+            None => f.write_str(self.kind),
+        }
+    }
 }
 
 /// One lane's connection to a queue.
@@ -214,6 +267,10 @@ impl<B: Broker + ?Sized> Broker for Arc<B> {
         (**self).identity()
     }
 
+    fn endpoint(&self) -> Endpoint {
+        (**self).endpoint()
+    }
+
     fn guarantee(&self) -> Guarantee {
         (**self).guarantee()
     }
@@ -250,6 +307,10 @@ impl<B: Broker + ?Sized> Broker for Arc<B> {
         (**self).due_earlier(queue)
     }
 
+    async fn ping(&self) -> Result<(), BrokerError> {
+        (**self).ping().await
+    }
+
     fn admin(&self) -> Option<&dyn Admin> {
         (**self).admin()
     }
@@ -269,6 +330,7 @@ mod tests {
         fn check(broker: &dyn Broker, queue: &QueueName) {
             send(broker.subscribe(queue));
             send(broker.publish(queue, Vec::new()));
+            send(broker.ping());
         }
         let _: fn(&dyn Broker, &QueueName) = check;
         let _: Option<Box<dyn Source>> = None;

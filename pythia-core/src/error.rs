@@ -222,6 +222,21 @@ impl BrokerErrorKind {
             Self::WrongType => "wrong_type",
         }
     }
+
+    /// Every name that [`name`](Self::name) can give.
+    pub const NAMES: [&'static str; 11] = [
+        Self::Authentication.name(),
+        Self::Other.name(),
+        Self::OutOfMemory.name(),
+        Self::Permission.name(),
+        Self::Protocol.name(),
+        Self::ReadOnly.name(),
+        Self::SubscriptionLost.name(),
+        Self::TooLarge.name(),
+        Self::Unavailable.name(),
+        Self::Unsupported.name(),
+        Self::WrongType.name(),
+    ];
 }
 
 impl BrokerError {

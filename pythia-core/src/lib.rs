@@ -160,8 +160,9 @@ pub use memory::{MemoryBroker, MemoryConfig};
 pub use message::{Deliver, Delivery, Headers, Message, MessageId, Payload, QueueName, Receipt};
 pub use producer::{Producer, PublishError, PublishErrorKind};
 pub use runtime::{
-    BatchRoute, DeadLetters, Health, Hurry, IntoRoute, LaneState, LaneStatus, Route, RouteConfig,
-    RunError, Runner, RunnerBuilder, RunnerConfig, SecondSignal, Summary, shutdown_signal,
+    BatchRoute, BrokerStatus, DeadLetters, Health, Hurry, IntoRoute, LaneState, LaneStatus, Ping,
+    QueueStatus, Route, RouteConfig, RunError, Runner, RunnerBuilder, RunnerConfig, SecondSignal,
+    Summary, WaitReason, shutdown_signal,
 };
 pub use worker::{
     BatchWorker, JobFn, StateFn, Worker, WorkerFn, WorkerFnWith, worker_fn, worker_fn_with,

@@ -291,7 +291,7 @@ mod tests {
 
     use super::*;
     use crate::admin::Admin;
-    use crate::broker::{Guarantee, Maintained, Subscription};
+    use crate::broker::{Endpoint, Guarantee, Maintained, Subscription};
     use crate::codec::{MessagePack, Raw};
     use crate::memory::MemoryBroker;
     use crate::message::{Deliver, Delivery, MessageId, Payload};
@@ -309,6 +309,10 @@ mod tests {
     #[async_trait]
     impl Broker for Recorder {
         fn identity(&self) -> usize {
+            unreachable!("a producer only publishes")
+        }
+
+        fn endpoint(&self) -> Endpoint {
             unreachable!("a producer only publishes")
         }
 
@@ -352,6 +356,10 @@ mod tests {
         }
 
         fn due_earlier(&self, _queue: &QueueName) -> Arc<Notify> {
+            unreachable!("a producer only publishes")
+        }
+
+        async fn ping(&self) -> Result<(), BrokerError> {
             unreachable!("a producer only publishes")
         }
 

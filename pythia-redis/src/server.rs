@@ -1,9 +1,21 @@
-//! The state of the Redis server, and of the connections to it.
+//! The Redis server: its name, whether it answers, its state and that of the connections to it.
 
 use pythia_core::admin::ServerStats;
 
 use crate::connection::{Args, Redis};
 use crate::error::RedisError;
+
+/// Without credentials, and the same in metrics and probes.
+pub(crate) fn name(redis: &Redis) -> String {
+    let url = &redis.config().url;
+    let database = url.database.unwrap_or(0);
+    format!("{}:{}/{database}", url.host, url.port)
+}
+
+/// One `PING`, on the connections that neither read nor settle.
+pub(crate) async fn ping(redis: &Redis) -> Result<(), RedisError> {
+    redis.pool().command("PING", Args::new()).await.map(drop)
+}
 
 /// One `INFO memory`, and what the connections know by themselves.
 pub(crate) async fn stats(redis: &Redis) -> Result<ServerStats, RedisError> {
@@ -13,9 +25,7 @@ pub(crate) async fn stats(redis: &Redis) -> Result<ServerStats, RedisError> {
         .await?
         .into_text()?;
     let mut stats = redis.stats();
-    let url = &redis.config().url;
-    let database = url.database.unwrap_or(0);
-    stats.server = format!("{}:{}/{database}", url.host, url.port);
+    stats.server = name(redis);
     let number = |name: &str| {
         let line = info
             .lines()

@@ -38,7 +38,7 @@ use self::shared::SharedQueue;
 use self::source::MemorySource;
 use self::store::MemoryStore;
 use crate::admin::Admin;
-use crate::broker::{Broker, Guarantee, Maintained, Published, Subscription};
+use crate::broker::{Broker, Endpoint, Guarantee, Maintained, Published, Subscription};
 use crate::error::{BrokerError, BrokerErrorKind, ConfigError};
 use crate::message::{Deliver, Delivery, Message, MessageId, QueueName, Receipt};
 use crate::observe::{Observer, Observers};
@@ -228,6 +228,10 @@ impl Broker for MemoryBroker {
         Arc::as_ptr(&self.0).addr()
     }
 
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::new("memory")
+    }
+
     fn guarantee(&self) -> Guarantee {
         if self.0.config.fan_out {
             Guarantee::AtMostOnce
@@ -316,6 +320,10 @@ impl Broker for MemoryBroker {
     /// Never notified: sources wait for due times themselves.
     fn due_earlier(&self, _queue: &QueueName) -> Arc<Notify> {
         Arc::new(Notify::new())
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        Ok(())
     }
 
     fn admin(&self) -> Option<&dyn Admin> {

@@ -35,6 +35,24 @@ pub enum BreakerState {
     Open,
 }
 
+impl BreakerState {
+    /// A short fixed name, fit for a metric's label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+        }
+    }
+
+    /// Every name that [`name`](Self::name) can give.
+    pub const NAMES: [&'static str; 3] = [
+        Self::Closed.name(),
+        Self::HalfOpen.name(),
+        Self::Open.name(),
+    ];
+}
+
 /// Settings of the circuit breaker: section `[breaker]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]

@@ -95,6 +95,11 @@ impl Gate {
         }
     }
 
+    /// What the breaker does. Open also when its time is over, until the next who comes tries it.
+    pub(crate) fn state(&self) -> BreakerState {
+        self.lock().state()
+    }
+
     /// Whether the breaker is open, so that nothing may be started.
     pub(crate) fn is_shut(&self) -> bool {
         !self.is_open() && matches!(*self.position.borrow(), Position::Shut(_))

@@ -1,10 +1,10 @@
 //! [`RunnerBuilder`]: takes routes and settings, and refuses what can't work before anything runs.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::config::{DeadLetters, RouteConfig, RunnerConfig};
-use super::health::Health;
+use super::health::{Health, Watched};
 use super::lane::LanePlan;
 use super::route::{self, Draft, IntoRoute};
 use super::{Built, Runner, log, same_broker};
@@ -107,7 +107,13 @@ impl RunnerBuilder {
             }
             routes.push(built);
         }
-        let health = Health::new(runner.stall_after);
+        let watched = routes.iter().map(|built| Watched {
+            queue: built.queue.clone(),
+            broker: Arc::clone(&built.broker),
+            gate: built.plan.gate.clone(),
+            lanes: Mutex::default(),
+        });
+        let health = Health::new(runner.stall_after, watched.collect());
         Ok(Runner {
             routes,
             config: runner,

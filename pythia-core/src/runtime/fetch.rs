@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::{OwnedRwLockReadGuard, mpsc};
 
+use super::health::WaitReason;
 use super::hold::Session;
 use super::lane::{Claim, Fetched, Lane};
 use super::settle::Outbox;
@@ -277,12 +278,16 @@ async fn admission<'a>(
     room: &'a mpsc::Sender<Fetched>,
     size: &SizeEstimate,
 ) -> Option<Admission<'a>> {
+    lane.health.waits_for(WaitReason::Capacity);
     let place = room.reserve().await.ok()?;
     let max = size.limit(lane.appetite(), lane.batch_bytes);
+    let claim = lane.claim(max).await;
+    lane.health.waits_for(WaitReason::Suspect);
+    let presence = lane.solitude.presence().await;
     Some(Admission {
         place,
-        claim: lane.claim(max).await,
-        presence: lane.solitude.presence().await,
+        claim,
+        presence,
     })
 }
 
@@ -298,6 +303,7 @@ async fn run_alone(
     refused: &mut Outbox,
 ) {
     let hold = session.hold(&deliveries, None);
+    lane.health.waits_for(WaitReason::Suspect);
     lane.health.waiting();
     // Cancel safety: the first to ask for the room makes way for others when it is dropped.
     let alone = lane

@@ -1,78 +1,132 @@
 //! Whether messages are being consumed: judged by reads that completed, not by a process that exists.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `lane.rs` | what one lane does, as its stages note it |
+//! | `ping.rs` | a question to each broker, asked when somebody wants to know |
 
-use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod lane;
+mod ping;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+pub(super) use self::lane::LaneHealth;
+pub use self::lane::{LaneState, LaneStatus, WaitReason};
+pub use self::ping::Ping;
 
+use super::same_broker;
+use crate::broker::{Broker, Endpoint};
 use crate::message::QueueName;
+use crate::resilience::{BreakerState, Gate};
 
-/// The state of a runner's lanes, for probes. Cheap to clone; usable from any task or thread.
+/// The state of a runner's brokers, queues and lanes, for probes. Cheap to clone; usable from any task or thread. It keeps
+/// the brokers alive.
+///
+/// ```
+/// use std::time::Duration;
+/// # use pythia_core::{Job, MemoryBroker, Route, Runner, worker_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let broker = MemoryBroker::new();
+/// # let greet = worker_fn(async |_: &Job<String>| Ok(()));
+/// let runner = Runner::builder().route(&broker, Route::new("greetings", greet)).build()?;
+/// let health = runner.health();
+/// # let probe = async {
+/// # while health.ready().is_err() { tokio::task::yield_now().await }
+/// assert_eq!((health.live(), health.ready()), (Ok(()), Ok(())));
+/// for ping in health.ping(Duration::from_secs(2)).await {
+///     println!("{} answered after {:?}", ping.endpoint, ping.answered?);
+/// }
+/// # Ok::<(), pythia_core::BrokerError>(())
+/// # };
+/// # runner.run_until(async { probe.await.unwrap() }).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
-pub struct Health {
-    lanes: Arc<Mutex<Vec<Arc<LaneHealth>>>>,
+pub struct Health(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    routes: Vec<Watched>,
     stall_after: Duration,
 }
 
-/// One lane as [`Health`] sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LaneStatus {
-    /// Its queue.
-    pub queue: QueueName,
-    /// Which lane of the route, from 0.
-    pub lane: usize,
-    /// What it does.
-    pub state: LaneState,
-    /// How long it has been waiting or stopped; when it reads or connects, how long ago its last read completed, or what
-    /// it waited for came.
-    pub since: Duration,
-    /// For how long the broker has taken no result of finished jobs, if some are on their way to it.
-    pub unsettled: Option<Duration>,
+/// A route as its runner was built with it.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) queue: QueueName,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) gate: Option<Arc<Gate>>,
+    /// None before the runner runs.
+    pub(super) lanes: Mutex<Vec<Arc<LaneHealth>>>,
 }
 
-/// What a lane does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One broker as [`Health`] sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LaneState {
-    /// It has no subscription yet, or its latest read failed.
-    Connecting,
-    /// It reads from the broker.
-    Reading,
-    /// The runner has ended, or is ending.
-    Stopped,
-    /// It has reason not to read: its jobs are at their limit, the breaker is open, the rate is used up, or a message that
-    /// may have killed processes runs alone.
-    Waiting,
+pub struct BrokerStatus {
+    /// Which broker.
+    pub endpoint: Endpoint,
+    /// Its queues, in the order of the runner's routes.
+    pub queues: Vec<QueueStatus>,
+}
+
+/// One queue as [`Health`] sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueStatus {
+    /// Its name.
+    pub queue: QueueName,
+    /// What the route's circuit breaker does; `None` if it has none.
+    pub breaker: Option<BreakerState>,
+    /// Its lanes; none before the runner runs.
+    pub lanes: Vec<LaneStatus>,
 }
 
 impl Health {
-    pub(super) fn new(stall_after: Duration) -> Self {
-        Self {
-            lanes: Arc::default(),
+    pub(super) fn new(stall_after: Duration, routes: Vec<Watched>) -> Self {
+        Self(Arc::new(Shared {
+            routes,
             stall_after,
-        }
+        }))
     }
 
-    pub(super) fn lane(&self, queue: &QueueName, lane: usize) -> Arc<LaneHealth> {
-        let health = Arc::new(LaneHealth {
-            queue: queue.clone(),
-            lane,
-            state: AtomicU8::new(CONNECTING),
-            entered: AtomicU64::new(0),
-            progress: AtomicU64::new(0),
-            unsettled: AtomicU64::new(SETTLED),
-            epoch: Instant::now(),
-        });
-        self.lanes().push(Arc::clone(&health));
+    /// Adds a lane of the route with that number.
+    pub(super) fn lane(&self, route: usize, lane: usize) -> Arc<LaneHealth> {
+        let route = &self.0.routes[route];
+        let health = Arc::new(LaneHealth::new(&route.queue, lane));
+        route.lanes().push(Arc::clone(&health));
         health
+    }
+
+    /// Every broker, in the order of the runner's routes, with its queues. Asks nobody: for that there is
+    /// [`ping`](Self::ping).
+    pub fn brokers(&self) -> Vec<BrokerStatus> {
+        let of = |broker: &&Arc<dyn Broker>| BrokerStatus {
+            endpoint: broker.endpoint(),
+            queues: self
+                .0
+                .routes
+                .iter()
+                .filter(|route| same_broker(&route.broker, broker))
+                .map(Watched::status)
+                .collect(),
+        };
+        self.distinct_brokers().iter().map(of).collect()
+    }
+
+    /// Asks every broker for a sign of life, and its store to keep, give back and delete a value, all at the same time. An
+    /// answer is waited for so long at most. The answers are in the order of [`brokers`](Self::brokers).
+    pub async fn ping(&self, patience: Duration) -> Vec<Ping> {
+        ping::all(&self.distinct_brokers(), patience).await
     }
 
     /// Every lane's state.
     pub fn statuses(&self) -> Vec<LaneStatus> {
-        self.lanes().iter().map(|lane| lane.status()).collect()
+        self.0.routes.iter().flat_map(Watched::statuses).collect()
     }
 
     /// Whether the process does its work. It does not if a lane that ought to read has completed no read for twice
@@ -82,8 +136,8 @@ impl Health {
     /// # Errors
     /// One line for each lane that consumes nothing: which, and for how long.
     pub fn live(&self) -> Result<(), Vec<String>> {
-        let limit = 2 * self.stall_after;
-        self.all(|status| {
+        let limit = 2 * self.0.stall_after;
+        all(self.statuses(), |status| {
             let problem = match (status.state, status.unsettled) {
                 (LaneState::Stopped, _) => None,
                 (LaneState::Connecting | LaneState::Reading, _) if status.since > limit => {
@@ -106,137 +160,58 @@ impl Health {
     /// # Errors
     /// One line for each lane that has none.
     pub fn ready(&self) -> Result<(), Vec<String>> {
-        if self.lanes().is_empty() {
+        let statuses = self.statuses();
+        if statuses.is_empty() {
             return Err(vec!["the runner has not started".into()]);
         }
-        self.all(|status| match status.state {
-            LaneState::Connecting => Some(format!(
-                "queue {:?}, lane {}: not connected",
-                status.queue.as_str(),
-                status.lane
-            )),
-            LaneState::Stopped => Some(format!(
-                "queue {:?}, lane {}: stopped",
-                status.queue.as_str(),
-                status.lane
-            )),
-            LaneState::Reading | LaneState::Waiting => None,
+        all(statuses, |status| {
+            let problem = match status.state {
+                LaneState::Connecting => "not connected",
+                LaneState::Stopped => "stopped",
+                LaneState::Reading | LaneState::Waiting => return None,
+            };
+            let (queue, lane) = (status.queue.as_str(), status.lane);
+            Some(format!("queue {queue:?}, lane {lane}: {problem}"))
         })
     }
 
-    fn all(&self, problem: impl Fn(LaneStatus) -> Option<String>) -> Result<(), Vec<String>> {
-        let problems: Vec<String> = self.statuses().into_iter().filter_map(problem).collect();
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(problems)
+    fn distinct_brokers(&self) -> Vec<&Arc<dyn Broker>> {
+        let mut brokers: Vec<&Arc<dyn Broker>> = Vec::new();
+        for Watched { broker, .. } in &self.0.routes {
+            if !brokers.iter().any(|other| same_broker(other, broker)) {
+                brokers.push(broker);
+            }
+        }
+        brokers
+    }
+}
+
+impl Watched {
+    fn status(&self) -> QueueStatus {
+        QueueStatus {
+            queue: self.queue.clone(),
+            breaker: self.gate.as_ref().map(|gate| gate.state()),
+            lanes: self.statuses(),
         }
     }
 
-    fn lanes(&self) -> std::sync::MutexGuard<'_, Vec<Arc<LaneHealth>>> {
+    fn statuses(&self) -> Vec<LaneStatus> {
+        self.lanes().iter().map(|lane| lane.status()).collect()
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Vec<Arc<LaneHealth>>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One lane's entry: written by its fetch and its settle stage, a few times a batch.
-pub(super) struct LaneHealth {
-    queue: QueueName,
-    lane: usize,
-    state: AtomicU8,
-    /// When it entered its state.
-    entered: AtomicU64,
-    /// When a read completed, or a wait ended, for the last time.
-    progress: AtomicU64,
-    /// Since when results are on their way to the broker and it has taken none.
-    unsettled: AtomicU64,
-    epoch: Instant,
-}
-
-impl LaneHealth {
-    pub(super) fn connecting(&self) {
-        self.enter(CONNECTING);
-    }
-
-    pub(super) fn subscribed(&self) {
-        self.enter(READING);
-    }
-
-    /// What was waited for has come. That nothing was waited for is no progress, and what failed before the next read
-    /// is still to be shown to work.
-    pub(super) fn admitted(&self) {
-        if self.state.load(Ordering::Relaxed) == WAITING {
-            self.has_read();
-        }
-    }
-
-    /// A read has completed.
-    pub(super) fn has_read(&self) {
-        self.enter(READING);
-        self.progress.store(self.now(), Ordering::Relaxed);
-    }
-
-    pub(super) fn waiting(&self) {
-        self.enter(WAITING);
-    }
-
-    pub(super) fn stopped(&self) {
-        self.enter(STOPPED);
-    }
-
-    /// Results go out to the broker.
-    pub(super) fn settling(&self) {
-        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
-        // Those that are on their way already have been waiting for longer.
-        let _first = self
-            .unsettled
-            .compare_exchange(SETTLED, self.now(), success, failure);
-    }
-
-    /// The broker has taken results.
-    pub(super) fn settled(&self) {
-        self.unsettled.store(SETTLED, Ordering::Relaxed);
-    }
-
-    fn enter(&self, state: u8) {
-        if self.state.swap(state, Ordering::Relaxed) != state {
-            self.entered.store(self.now(), Ordering::Relaxed);
-        }
-    }
-
-    fn status(&self) -> LaneStatus {
-        let (state, since) = match self.state.load(Ordering::Relaxed) {
-            READING => (LaneState::Reading, &self.progress),
-            STOPPED => (LaneState::Stopped, &self.entered),
-            WAITING => (LaneState::Waiting, &self.entered),
-            _ => (LaneState::Connecting, &self.progress),
-        };
-        let ago = |then: u64| Duration::from_millis(self.now().saturating_sub(then));
-        let unsettled = self.unsettled.load(Ordering::Relaxed);
-        LaneStatus {
-            queue: self.queue.clone(),
-            lane: self.lane,
-            state,
-            since: ago(since.load(Ordering::Relaxed)),
-            unsettled: (unsettled != SETTLED).then(|| ago(unsettled)),
-        }
-    }
-
-    fn now(&self) -> u64 {
-        Instant::now()
-            .saturating_duration_since(self.epoch)
-            .as_millis() as u64
+fn all(
+    statuses: Vec<LaneStatus>,
+    problem: impl Fn(LaneStatus) -> Option<String>,
+) -> Result<(), Vec<String>> {
+    let problems: Vec<String> = statuses.into_iter().filter_map(problem).collect();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems)
     }
 }
-
-impl fmt::Debug for LaneHealth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.status(), f)
-    }
-}
-
-const CONNECTING: u8 = 0;
-const READING: u8 = 1;
-const WAITING: u8 = 2;
-const STOPPED: u8 = 3;
-/// No result is on its way.
-const SETTLED: u64 = u64::MAX;

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::health::LaneHealth;
+use super::health::{LaneHealth, WaitReason};
 use super::hold::{Hold, Session};
 use super::settle::Outbox;
 use super::shutdown::Phase;
@@ -178,7 +178,10 @@ impl Lane {
     /// given back when the claim is dropped.
     pub(super) async fn claim(&self, max: usize) -> Claim<'_> {
         let allowance = match &self.gate {
-            Some(gate) => gate.allowance(max).await,
+            Some(gate) => {
+                self.health.waits_for(WaitReason::Breaker);
+                gate.allowance(max).await
+            }
             None => Allowance::unlimited(max),
         };
         let mut claim = Claim {
@@ -188,6 +191,7 @@ impl Lane {
             allowance,
         };
         if let Some(rate) = claim.rate {
+            self.health.waits_for(WaitReason::Rate);
             claim.max = rate.reserve(claim.max).await;
             claim.reserved = claim.max;
         }

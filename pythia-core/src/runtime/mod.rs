@@ -46,7 +46,9 @@ use tokio::time::Instant;
 
 pub use self::builder::RunnerBuilder;
 pub use self::config::{DeadLetters, RouteConfig, RunnerConfig};
-pub use self::health::{Health, LaneState, LaneStatus};
+pub use self::health::{
+    BrokerStatus, Health, LaneState, LaneStatus, Ping, QueueStatus, WaitReason,
+};
 pub use self::route::{BatchRoute, IntoRoute, Route};
 pub use self::shutdown::{Hurry, SecondSignal, shutdown_signal};
 pub use self::totals::Summary;
@@ -233,15 +235,15 @@ impl Runner {
         let mut lanes = Vec::new();
         let solitude = Solitude::default();
         let mut brokers: Vec<(Arc<dyn Broker>, Vec<QueueName>)> = Vec::new();
-        for Built {
-            queue,
-            broker,
-            route,
-            plan,
-            shares,
-            max_attempts,
-        } in &self.routes
-        {
+        for (number, built) in self.routes.iter().enumerate() {
+            let Built {
+                queue,
+                broker,
+                route,
+                plan,
+                shares,
+                max_attempts,
+            } = built;
             self.observers.on_event(&Event::Started {
                 queue,
                 lanes: shares.len(),
@@ -264,7 +266,7 @@ impl Runner {
                     queue.clone(),
                     Arc::clone(broker),
                     self.observers.clone(),
-                    self.health.lane(queue, index),
+                    self.health.lane(number, index),
                     Arc::clone(totals),
                     solitude.clone(),
                     phase.clone(),

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pythia_core::broker::Broker;
+use pythia_core::broker::{Broker, Endpoint};
+use pythia_core::resilience::BreakerState;
 use pythia_core::testing::{EventLog, FaultyBroker, Operation, Record};
-use pythia_core::{Job, MemoryBroker, Message, QueueName, Route, Runner, RunnerConfig, worker_fn};
+use pythia_core::{
+    Job, LaneState, LaneStatus, MemoryBroker, Message, QueueName, Route, Runner, RunnerConfig,
+    WaitReason, WorkError, worker_fn,
+};
 use tokio::time::{Instant, sleep};
 
 fn queue() -> QueueName {
@@ -100,4 +104,142 @@ async fn a_lane_whose_results_are_refused_is_not_live() {
     };
     let summary = runner.run_until(probe).await.unwrap();
     assert_eq!(summary.settled.acked, 10_001);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_is_pinged_once_for_all_its_queues_and_its_store_takes_a_value() {
+    let (first, second) = (
+        Arc::new(FaultyBroker::new(MemoryBroker::new())),
+        Arc::new(FaultyBroker::new(MemoryBroker::new())),
+    );
+    let worker = || worker_fn(async |_: &Job<usize>| Ok(()));
+    let runner = Runner::builder()
+        .route(&first, Route::new("orders", worker()))
+        .route(&second, Route::new("orders", worker()))
+        .route(&first, Route::new("mail", worker()))
+        .build()
+        .unwrap();
+    let health = runner.health();
+    let queues: Vec<Vec<String>> = health
+        .brokers()
+        .iter()
+        .map(|broker| broker.queues.iter().map(|status| status.queue.to_string()))
+        .map(Iterator::collect)
+        .collect();
+    assert_eq!(queues, [vec!["orders", "mail"], vec!["orders"]]);
+
+    let second_wait = Duration::from_secs(1);
+    let pings = health.ping(second_wait).await;
+    assert_eq!(pings.len(), 2);
+    for ping in &pings {
+        assert_eq!(ping.endpoint, Endpoint::new("memory"));
+        assert!(ping.answered.is_ok(), "{ping:?}");
+        assert!(matches!(ping.stored, Some(Ok(_))), "{ping:?}");
+    }
+    for broker in [&first, &second] {
+        let mut asked = broker.faults().operations();
+        asked.sort();
+        assert_eq!(
+            asked,
+            [&[Operation::Ping][..], &[Operation::Store; 3]].concat()
+        );
+    }
+
+    // The one that says nothing holds up no other, and nobody for longer than was asked for.
+    first.faults().fall_silent();
+    second.faults().refuse(Operation::Store);
+    let began = Instant::now();
+    let pings = health.ping(second_wait).await;
+    assert_eq!(Instant::now() - began, second_wait);
+    let silent = pings[0].answered.as_ref().unwrap_err();
+    assert_eq!(
+        silent.to_string(),
+        "could not ping the broker: no answer within 1s"
+    );
+    assert!(silent.is_unavailable());
+    assert!(matches!(pings[0].stored, Some(Err(_))), "{pings:?}");
+    assert!(pings[1].answered.is_ok(), "{pings:?}");
+    let refused = pings[1].stored.as_ref().unwrap().as_ref().unwrap_err();
+    assert!(refused.to_string().contains("reach the store"), "{refused}");
+}
+
+fn only_lane(statuses: Vec<LaneStatus>) -> LaneStatus {
+    let [status] = <[_; 1]>::try_from(statuses).unwrap();
+    status
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_waits_says_for_what_and_when_it_has_read() {
+    let broker = MemoryBroker::new();
+    let publish = async |count: usize| {
+        let batch = (0..count).map(|number| Message::new(number.to_string()));
+        broker.publish(&queue(), batch.collect()).await.unwrap();
+    };
+    let worker = || worker_fn(async |_: &Job<usize>| Ok(()));
+    let long = Duration::from_secs(3_600);
+
+    // At the limit of running jobs: the lane has fetched ahead and can't pass it on.
+    let slow = worker_fn(async |_: &Job<usize>| {
+        sleep(Duration::from_secs(60)).await;
+        Ok(())
+    });
+    let route = Route::new("orders", slow).lanes(1).concurrency(1).batch(1);
+    let runner = Runner::builder().route(&broker, route).build().unwrap();
+    let health = runner.health();
+    assert_eq!(health.statuses(), [], "it has not started");
+    let probe = async {
+        while health.ready().is_err() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let status = only_lane(health.statuses());
+        assert_eq!((status.last_read, status.waits_for), (None, None));
+        publish(3).await;
+        sleep(Duration::from_secs(5)).await;
+        let status = only_lane(health.statuses());
+        assert_eq!(status.state, LaneState::Waiting);
+        assert_eq!(status.waits_for, Some(WaitReason::Capacity));
+        assert_eq!(status.last_read.unwrap().as_secs(), 5, "{status:?}");
+    };
+    runner.run_until(probe).await.unwrap();
+
+    // The rate is used up.
+    let route = Route::new("orders", worker())
+        .lanes(1)
+        .rate("1/h".parse().unwrap());
+    let runner = Runner::builder().route(&broker, route).build().unwrap();
+    let health = runner.health();
+    let probe = async {
+        sleep(Duration::from_secs(60)).await;
+        let status = only_lane(health.statuses());
+        assert_eq!(status.waits_for, Some(WaitReason::Rate), "{status:?}");
+    };
+    runner.run_until(probe).await.unwrap();
+
+    // The breaker is open.
+    publish(100).await;
+    let fails = worker_fn(async |_: &Job<usize>| Err::<(), _>(WorkError::retryable("no")));
+    let route = Route::new("orders", fails)
+        .lanes(1)
+        .configure(move |settings| {
+            let breaker = &mut settings.breaker;
+            (breaker.open_for, breaker.max_open_for) = (long, long);
+        });
+    let runner = Runner::builder().route(&broker, route).build().unwrap();
+    let health = runner.health();
+    let breaker = || health.brokers()[0].queues[0].breaker;
+    assert_eq!(breaker(), Some(BreakerState::Closed));
+    let probe = async {
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(breaker(), Some(BreakerState::Open));
+        let status = only_lane(health.statuses());
+        assert_eq!(status.waits_for, Some(WaitReason::Breaker), "{status:?}");
+        assert_eq!(health.live(), Ok(()));
+        assert_eq!(health.ready(), Ok(()));
+    };
+    runner.run_until(probe).await.unwrap();
+    let stopped = only_lane(health.statuses());
+    assert_eq!(
+        (stopped.state, stopped.waits_for),
+        (LaneState::Stopped, None)
+    );
 }

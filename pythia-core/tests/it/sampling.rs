@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pythia_core::admin::{Admin, DeadLetter, Delayed, Depth, Page, Purge, ServerStats};
-use pythia_core::broker::{Broker, Guarantee, Maintained, Published, Subscription};
+use pythia_core::broker::{Broker, Endpoint, Guarantee, Maintained, Published, Subscription};
 use pythia_core::observe::Observer;
 use pythia_core::store::KvStore;
 use pythia_core::testing::{EventLog, Record};
@@ -106,6 +106,10 @@ impl Broker for Silenced {
         self.inner.identity()
     }
 
+    fn endpoint(&self) -> Endpoint {
+        self.inner.endpoint()
+    }
+
     fn guarantee(&self) -> Guarantee {
         self.inner.guarantee()
     }
@@ -140,6 +144,10 @@ impl Broker for Silenced {
 
     fn due_earlier(&self, queue: &QueueName) -> Arc<Notify> {
         self.inner.due_earlier(queue)
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        self.inner.ping().await
     }
 
     fn admin(&self) -> Option<&dyn Admin> {

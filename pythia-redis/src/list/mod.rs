@@ -31,7 +31,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytestring::ByteString;
 use pythia_core::admin::Admin;
-use pythia_core::broker::{Broker, Guarantee, Maintained, Published, Subscription};
+use pythia_core::broker::{Broker, Endpoint, Guarantee, Maintained, Published, Subscription};
 use pythia_core::observe::Observer;
 use pythia_core::store::KvStore;
 use pythia_core::{BrokerError, Message, QueueName};
@@ -46,6 +46,7 @@ use crate::connection::{Args, Redis};
 use crate::delay::{Names, Watch};
 use crate::keys::Keys;
 use crate::recovery::recover;
+use crate::server;
 use crate::store::RedisStore;
 
 /// Queues that are Redis lists. Clones share their connections.
@@ -121,6 +122,10 @@ impl fmt::Debug for ListBroker {
 impl Broker for ListBroker {
     fn identity(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::new("list").at(server::name(self.redis()))
     }
 
     fn guarantee(&self) -> Guarantee {
@@ -200,6 +205,11 @@ impl Broker for ListBroker {
     fn due_earlier(&self, queue: &QueueName) -> Arc<Notify> {
         let queue = self.queue(queue);
         queue.watch.due_earlier(self.redis(), &queue.keys.control)
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        let answered = server::ping(self.redis()).await;
+        answered.map_err(|error| error.while_attempting("ping the server"))
     }
 
     fn admin(&self) -> Option<&dyn Admin> {

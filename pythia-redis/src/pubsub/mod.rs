@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bytestring::ByteString;
 use pythia_core::admin::{Admin, DeadLetter, Delayed, Depth, Page, Purge, ServerStats};
 use pythia_core::broker::{
-    Broker, Guarantee, Maintained, Published, Settled, Settler, Subscription,
+    Broker, Endpoint, Guarantee, Maintained, Published, Settled, Settler, Subscription,
 };
 use pythia_core::observe::Observer;
 use pythia_core::settlement::Settlement;
@@ -89,6 +89,10 @@ impl Broker for PubSubBroker {
         Arc::as_ptr(&self.0).addr()
     }
 
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::new("pubsub").at(server::name(&self.0.redis))
+    }
+
     fn guarantee(&self) -> Guarantee {
         Guarantee::AtMostOnce
     }
@@ -136,6 +140,11 @@ impl Broker for PubSubBroker {
 
     fn due_earlier(&self, _: &QueueName) -> Arc<Notify> {
         Arc::default()
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        let answered = server::ping(&self.0.redis).await;
+        answered.map_err(|error| error.while_attempting("ping the server"))
     }
 
     fn admin(&self) -> Option<&dyn Admin> {

@@ -51,7 +51,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use pythia_core::admin::Admin;
-use pythia_core::broker::{Broker, Guarantee, Maintained, Published, Subscription};
+use pythia_core::broker::{Broker, Endpoint, Guarantee, Maintained, Published, Subscription};
 use pythia_core::observe::Observer;
 use pythia_core::store::KvStore;
 use pythia_core::{BrokerError, ConfigError, Message, QueueName};
@@ -64,6 +64,7 @@ use self::source::StreamSource;
 use self::upkeep::Upkeep;
 use crate::config::{RedisConfig, StreamStart, TrimStrategy};
 use crate::connection::Redis;
+use crate::server;
 use crate::store::RedisStore;
 
 /// A broker whose queues are Redis streams, read by one consumer group.
@@ -171,6 +172,10 @@ impl Broker for StreamBroker {
         Arc::as_ptr(&self.0).addr()
     }
 
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::new("stream").at(server::name(self.redis()))
+    }
+
     fn guarantee(&self) -> Guarantee {
         Guarantee::AtLeastOnce
     }
@@ -236,6 +241,11 @@ impl Broker for StreamBroker {
 
     fn due_earlier(&self, queue: &QueueName) -> Arc<Notify> {
         Arc::clone(&self.queue(queue).due_earlier)
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        let answered = server::ping(self.redis()).await;
+        answered.map_err(|error| error.while_attempting("ping the server"))
     }
 
     fn admin(&self) -> Option<&dyn Admin> {

@@ -1,5 +1,6 @@
 //! Integration tests against a real Redis, in one binary: one module a subject.
 
+mod health;
 mod list;
 mod pubsub;
 mod relay;

@@ -1,4 +1,4 @@
-//! Receiving again after every fault that the setup can bring about.
+//! Receiving and answering again after every fault that the setup can bring about.
 
 use tokio::time::Instant;
 
@@ -42,5 +42,23 @@ pub async fn a_lane_receives_again_after_every_fault(setup: &Setup) {
             .settle(&acks)
             .await
             .expect("a broker that hands out takes back");
+    }
+}
+
+/// A ping is answered, before any subscription and again after each fault.
+pub async fn a_ping_is_answered_again_after_every_fault(setup: &Setup) {
+    setup
+        .broker
+        .ping()
+        .await
+        .expect("a broker that is up answers");
+    // Some faults befall what a subscription makes.
+    let _lane = setup.lane().await;
+    for fault in &setup.faults {
+        (fault.strike)().await;
+        let answers = || async { setup.broker.ping().await.is_ok() };
+        setup
+            .eventually(&format!("an answer after {}", fault.name), answers)
+            .await;
     }
 }

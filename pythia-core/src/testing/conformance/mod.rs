@@ -115,6 +115,7 @@ macro_rules! conformance_tests {
             one_of_many_sets_an_absent_value
             // faults
             a_lane_receives_again_after_every_fault
+            a_ping_is_answered_again_after_every_fault
         }
     };
     (#[$test:meta] $setup:expr => $($check:ident)*) => {

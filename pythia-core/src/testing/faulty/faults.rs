@@ -31,6 +31,8 @@ pub enum Operation {
     Extend,
     /// [`Broker::maintain`](crate::broker::Broker::maintain).
     Maintain,
+    /// [`Broker::ping`](crate::broker::Broker::ping).
+    Ping,
     /// [`Broker::publish`](crate::broker::Broker::publish).
     Publish,
     /// [`Source::receive`](crate::broker::Source::receive).
@@ -168,6 +170,7 @@ impl Operation {
             Self::Close => "close the source",
             Self::Extend => "renew leases",
             Self::Maintain => "maintain the queue",
+            Self::Ping => "ping the server",
             Self::Publish => "publish messages",
             Self::Receive => "receive messages",
             Self::Settle => "settle messages",

@@ -17,7 +17,7 @@ use self::faults::{Verdict, error};
 pub use self::ledger::Ledger;
 use crate::admin::{Admin, DeadLetter, Delayed, Depth, Page, Purge, ServerStats};
 use crate::broker::{
-    Broker, Guarantee, Maintained, Published, Settled, Settler, Source, Subscription,
+    Broker, Endpoint, Guarantee, Maintained, Published, Settled, Settler, Source, Subscription,
 };
 use crate::error::{BrokerError, BrokerErrorKind};
 use crate::message::{Delivery, Message, MessageId, QueueName, Receipt};
@@ -69,6 +69,10 @@ impl<B: Broker> FaultyBroker<B> {
 impl<B: Broker> Broker for FaultyBroker<B> {
     fn identity(&self) -> usize {
         self.inner.identity()
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        self.inner.endpoint()
     }
 
     fn guarantee(&self) -> Guarantee {
@@ -134,6 +138,10 @@ impl<B: Broker> Broker for FaultyBroker<B> {
 
     fn due_earlier(&self, queue: &QueueName) -> Arc<Notify> {
         self.inner.due_earlier(queue)
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        self.faults.around(Operation::Ping, self.inner.ping()).await
     }
 
     fn admin(&self) -> Option<&dyn Admin> {

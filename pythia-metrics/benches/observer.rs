@@ -13,7 +13,7 @@ use std::time::Duration;
 use pythia_core::observe::{Event, JobReport, Observer, SettledCounts};
 use pythia_core::{QueueName, WorkErrorKind};
 use pythia_metrics::prometheus::{Registry, TextEncoder};
-use pythia_metrics::{FamilyName, MetricsConfig, PrometheusObserver};
+use pythia_metrics::{FamilyOrGroup, MetricsConfig, PrometheusObserver};
 use tokio::time::Instant;
 
 const ROUNDS: usize = 100;
@@ -32,7 +32,7 @@ fn main() {
     );
     let mut without = MetricsConfig::default();
     without.disabled_families = ["pythia_job_wait_seconds", "pythia_job_processing_seconds"]
-        .map(|name| FamilyName::new(name).unwrap())
+        .map(|name| FamilyOrGroup::new(name).unwrap())
         .into();
     batches(
         "three events a batch: without the two histograms of jobs",

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use pythia_core::ConfigError;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -21,14 +22,22 @@ pub struct MetricsConfig {
     /// TLS, so it is reachable from this machine only by default: 127.0.0.1:9898.
     #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
+    /// How long a broker may take to answer `/health`, and each [`Check`](crate::Check) that names no other time; then it
+    /// has failed. Less than a probe waits for its answer. Default: 2 s.
+    #[serde(
+        serialize_with = "humantime_serde::serialize",
+        deserialize_with = "positive"
+    )]
+    pub check_timeout: Duration,
     /// Buckets of the time that attempts take, in seconds. Default: from 100 us to 1 h.
     pub processing_buckets: BucketBounds,
     /// Buckets of the time from publishing to the start of an attempt, in seconds. Default: from 500 us to 1 h.
     pub wait_buckets: BucketBounds,
     /// Buckets of the time that the broker and its server take to answer, in seconds. Default: from 100 us to 10 s.
     pub round_trip_buckets: BucketBounds,
-    /// Families that are left out, by name, such as "pythia_job_wait_seconds". Default: none.
-    pub disabled_families: BTreeSet<FamilyName>,
+    /// Families that are left out: by name, such as "pythia_job_wait_seconds", or by [group](names::GROUPS), such as
+    /// "histograms". Default: none.
+    pub disabled_families: BTreeSet<FamilyOrGroup>,
     /// How many queues have series of their own; all others are counted together, under the queue
     /// [`OTHER_QUEUES`](names::OTHER_QUEUES). Default: 1,000.
     pub max_queues: NonZeroUsize,
@@ -39,6 +48,7 @@ impl Default for MetricsConfig {
         Self {
             enabled: true,
             address: (Ipv4Addr::LOCALHOST, 9898).into(),
+            check_timeout: Duration::from_secs(2),
             processing_buckets: BucketBounds(PROCESSING.to_vec()),
             wait_buckets: BucketBounds(WAIT.to_vec()),
             round_trip_buckets: BucketBounds(ROUND_TRIP.to_vec()),
@@ -50,7 +60,11 @@ impl Default for MetricsConfig {
 
 impl MetricsConfig {
     pub(crate) fn exports(&self, family: &names::Family) -> bool {
-        self.enabled && !self.disabled_families.contains(family.name)
+        let is_off = |name| self.disabled_families.contains(name);
+        let mut groups = names::GROUPS
+            .iter()
+            .filter(|group| group.families.contains(&family.name));
+        self.enabled && !is_off(family.name) && !groups.any(|group| is_off(group.name))
     }
 
     pub(crate) const fn buckets(&self, buckets: names::Buckets) -> &BucketBounds {
@@ -113,38 +127,37 @@ impl From<BucketBounds> for Vec<f64> {
     }
 }
 
-/// The name of a family that exists.
+/// The name of a family, or of a group of families, that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
-pub struct FamilyName(&'static str);
+pub struct FamilyOrGroup(&'static str);
 
-impl FamilyName {
-    /// Finds a family.
+impl FamilyOrGroup {
+    /// Finds it.
     ///
     /// # Errors
-    /// Names the family that is spelt most like it.
+    /// Names what is spelt most like it.
     pub fn new(name: &str) -> Result<Self, ConfigError> {
-        if let Some(family) = names::ALL.iter().find(|family| family.name == name) {
-            return Ok(Self(family.name));
+        let families = names::ALL.iter().map(|family| family.name);
+        let known = families.chain(names::GROUPS.iter().map(|group| group.name));
+        if let Some(found) = known.clone().find(|known| *known == name) {
+            return Ok(Self(found));
         }
-        let distance = |family: &&names::Family| strsim::damerau_levenshtein(family.name, name);
-        let closest = names::ALL
-            .iter()
-            .min_by_key(distance)
-            .map_or("", |family| family.name);
+        let distance = |known: &&str| strsim::damerau_levenshtein(known, name);
+        let closest = known.min_by_key(distance).unwrap_or_default();
         Err(ConfigError::new(format!(
-            "no family of metrics is called {name:?}; the closest one is {closest:?}"
+            "no family of metrics, and no group of them, is called {name:?}; the closest one is {closest:?}"
         )))
     }
 }
 
-impl std::borrow::Borrow<str> for FamilyName {
+impl std::borrow::Borrow<str> for FamilyOrGroup {
     fn borrow(&self) -> &str {
         self.0
     }
 }
 
-impl<'de> Deserialize<'de> for FamilyName {
+impl<'de> Deserialize<'de> for FamilyOrGroup {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::new(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
@@ -157,6 +170,16 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::
             "{text:?} is no address to listen on; write an IP address and a port, such as \"127.0.0.1:9898\""
         ))
     })
+}
+
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let duration: Duration = humantime_serde::deserialize(deserializer)?;
+    if duration.is_zero() {
+        return Err(serde::de::Error::custom(
+            "it must be more than zero, such as \"2s\"",
+        ));
+    }
+    Ok(duration)
 }
 
 const MAX_BUCKETS: usize = 100;
@@ -202,10 +225,13 @@ mod tests {
         let config = MetricsConfig {
             enabled: false,
             address: "[::1]:0".parse().unwrap(),
+            check_timeout: Duration::from_millis(700),
             processing_buckets: BucketBounds::new([1.0, 2.0]).unwrap(),
             wait_buckets: BucketBounds::new([3.0]).unwrap(),
             round_trip_buckets: BucketBounds::new([4.0]).unwrap(),
-            disabled_families: [FamilyName::new("pythia_gaps_total").unwrap()].into(),
+            disabled_families: ["pythia_gaps_total", "pool"]
+                .map(|name| FamilyOrGroup::new(name).unwrap())
+                .into(),
             max_queues: NonZeroUsize::MIN,
         };
         let written = serde_json::to_value(&config).unwrap();
@@ -229,6 +255,8 @@ mod tests {
             (json!({"address": "127.0.0.1"}), "an IP address and a port"),
             (json!({"address": 9898}), "invalid type"),
             (json!({"enabled": "yes"}), "invalid type"),
+            (json!({"check_timeout": "0s"}), "must be more than zero"),
+            (json!({"check_timeout": 2}), "expected a duration"),
             (json!({"max_queues": 0}), "nonzero"),
             (json!({"max_queues": -1}), "nonzero"),
             (json!({"wait_buckets": []}), "this one has 0 of them"),
@@ -245,6 +273,10 @@ mod tests {
             (
                 json!({"disabled_families": ["pythia_queue_dept"]}),
                 "\"pythia_queue_dept\"; the closest one is \"pythia_queue_depth\"",
+            ),
+            (
+                json!({"disabled_families": ["histogram"]}),
+                "\"histogram\"; the closest one is \"histograms\"",
             ),
         ] {
             let error = refusal(section);

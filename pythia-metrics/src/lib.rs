@@ -6,8 +6,9 @@
 //! | path | answer |
 //! |---|---|
 //! | `/metrics` | every metric of the registry, in Prometheus' text format |
+//! | `/health` | the whole state as JSON: brokers, queues, lanes, checks of yours; 503 if something is failing |
 //! | `/livez` | 200 while messages are consumed, or wait for a good reason; else 503, and which lane does not |
-//! | `/readyz` | 200 once every lane is connected to its queue; else 503, and which lane is not |
+//! | `/readyz` | 200 once every lane is connected to its queue, and all is well with what is [required](Check); else 503, and what is not |
 //!
 //! ```
 //! use pythia_core::observe::{Event, Observer};
@@ -43,17 +44,21 @@
 pub mod names;
 
 mod bounded;
+mod check;
 mod config;
 mod error;
 mod families;
+mod health;
 mod observer;
 mod pages;
 mod queue;
 mod server;
+mod shared;
 
 pub use prometheus;
 
-pub use config::{BucketBounds, FamilyName, MetricsConfig};
+pub use check::{Check, CheckFn};
+pub use config::{BucketBounds, FamilyOrGroup, MetricsConfig};
 pub use error::{MetricsError, MetricsErrorKind};
 pub use observer::PrometheusObserver;
 pub use pages::{HealthReport, HealthSource};

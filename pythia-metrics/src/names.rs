@@ -157,6 +157,64 @@ families! {
         "Commands that were answered by an error, or not at all.";
 }
 
+/// Families that are switched off together, by the name of the group in `metrics.disabled_families`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Group {
+    /// Its name.
+    pub name: &'static str,
+    /// The names of its families.
+    pub families: &'static [&'static str],
+}
+
+/// Every group. A family can be in several of them, or in none.
+pub static GROUPS: &[Group] = &[
+    Group {
+        name: "breaker",
+        families: &[BREAKER_STATE.name, BREAKER_TRANSITIONS.name],
+    },
+    Group {
+        name: "commands",
+        families: &[COMMAND_SECONDS.name, COMMAND_FAILURES.name],
+    },
+    Group {
+        name: "gaps",
+        families: &[GAPS.name, MESSAGES_LOST.name, GAP_SECONDS.name],
+    },
+    Group {
+        name: "histograms",
+        families: &[
+            JOB_WAIT_SECONDS.name,
+            JOB_PROCESSING_SECONDS.name,
+            SETTLE_SECONDS.name,
+            COMMAND_SECONDS.name,
+        ],
+    },
+    Group {
+        name: "memory",
+        families: &[MEMORY_USED.name, MEMORY_MAX.name],
+    },
+    Group {
+        name: "pool",
+        families: &[
+            POOL_CONNECTIONS.name,
+            CLIENTS.name,
+            COMMANDS_IN_FLIGHT.name,
+            COMMANDS_QUEUED.name,
+            RECONNECTS.name,
+        ],
+    },
+    Group {
+        name: "queue_depth",
+        families: &[
+            QUEUE_DEPTH.name,
+            QUEUE_OLDEST_SECONDS.name,
+            CONSUMER_GROUP_LAG.name,
+            QUEUE_SAMPLED.name,
+        ],
+    },
+];
+
 const fn label(name: &'static str, values: &'static [&'static str]) -> Label {
     Label { name, values }
 }
@@ -167,25 +225,10 @@ const SERVER: Label = label("server", &[]);
 const COMMAND: Label = label("command", &[]);
 
 const ACTION: Label = label("action", &["dead", "promoted", "recovered", "trimmed"]);
-const BREAKER: Label = label("state", &["closed", "half_open", "open"]);
+const BREAKER: Label = label("state", &pythia_core::resilience::BreakerState::NAMES);
 const CAUSE: Label = label("cause", &pythia_core::observe::GapCause::NAMES);
 const CLIENT: Label = label("state", &["connected", "connecting", "disconnected"]);
-const ERROR: Label = label(
-    "kind",
-    &[
-        "authentication",
-        "other",
-        "out_of_memory",
-        "permission",
-        "protocol",
-        "read_only",
-        "subscription_lost",
-        "too_large",
-        "unavailable",
-        "unsupported",
-        "wrong_type",
-    ],
-);
+const ERROR: Label = label("kind", &pythia_core::BrokerErrorKind::NAMES);
 const FAILURE: Label = label("kind", &pythia_core::WorkErrorKind::NAMES);
 const KEPT: Label = label("kept", &["false", "true"]);
 const OPERATION: Label = label("operation", &["extend", "fetch", "maintain", "settle"]);
@@ -195,7 +238,7 @@ const OUTCOME: Label = label(
 );
 const REASON: Label = label("reason", &pythia_core::settlement::DeadKind::NAMES);
 const STATE: Label = label("state", &["dead", "delayed", "pending", "ready"]);
-const TO: Label = label("to", &["closed", "half_open", "open"]);
+const TO: Label = label("to", &pythia_core::resilience::BreakerState::NAMES);
 
 #[cfg(test)]
 mod tests {
@@ -217,6 +260,16 @@ mod tests {
             );
             assert!(family.help.ends_with('.'), "{}", family.name);
         }
+    }
+
+    #[test]
+    fn every_histogram_is_among_the_histograms() {
+        let histograms = ALL
+            .iter()
+            .filter(|family| matches!(family.kind, Kind::Histogram(_)))
+            .map(|family| family.name);
+        let group = GROUPS.iter().find(|group| group.name == "histograms");
+        assert!(group.unwrap().families.iter().copied().eq(histograms));
     }
 
     /// A vector of the Prometheus client finds its series by a hash over the label values *without* a separator between

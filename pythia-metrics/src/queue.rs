@@ -199,7 +199,7 @@ impl QueueMetrics {
         if before.unwrap_or(BreakerState::Closed) != state {
             self.families
                 .breaker_transitions
-                .with_label_values(&[breaker_name(state), &*self.label])
+                .with_label_values(&[state.name(), &*self.label])
                 .inc();
         }
         self.show_breaker(state);
@@ -216,7 +216,7 @@ impl QueueMetrics {
         ] {
             let gauge = &self.families.breaker_state;
             gauge
-                .with_label_values(&[breaker_name(other), &*self.label])
+                .with_label_values(&[other.name(), &*self.label])
                 .set(i64::from(other == state));
         }
     }
@@ -320,14 +320,6 @@ const fn outcomes(counts: SettledCounts) -> [(&'static str, u64); 5] {
         ("retried", counts.retried),
         ("snoozed", counts.snoozed),
     ]
-}
-
-const fn breaker_name(state: BreakerState) -> &'static str {
-    match state {
-        BreakerState::Closed => "closed",
-        BreakerState::HalfOpen => "half_open",
-        BreakerState::Open => "open",
-    }
 }
 
 const CRASHED: &str = DeadKind::Crashed.name();

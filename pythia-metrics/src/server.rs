@@ -18,11 +18,12 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::check::Check;
 use crate::config::MetricsConfig;
 use crate::error::MetricsError;
 use crate::pages::{HealthSource, Pages};
 
-/// Serves `/metrics`, `/livez` and `/readyz`.
+/// Serves `/metrics`, `/health`, `/livez` and `/readyz`.
 ///
 /// It listens on the loopback interface unless configured otherwise, and knows neither passwords nor TLS: on any other
 /// address whoever reaches it can read the names of queues.
@@ -79,15 +80,22 @@ impl MetricsServer {
         };
         Ok(Self {
             listening,
-            pages: Pages::new(registry.clone()),
+            pages: Pages::new(registry.clone(), config.check_timeout),
         })
     }
 
-    /// Where `/livez` and `/readyz` get their answers. Without it they answer 404: a process that exists says nothing of
-    /// messages that are consumed.
+    /// Where `/livez`, `/readyz` and `/health` get their answers. Without it `/livez` answers 404, and so do the others if
+    /// there are no checks: a process that exists says nothing of messages that are consumed.
     #[must_use]
     pub fn health(mut self, source: impl HealthSource) -> Self {
         self.pages.ask(source);
+        self
+    }
+
+    /// Adds a look at something else that the service depends on, to `/readyz` and `/health`.
+    #[must_use]
+    pub fn check(mut self, check: Check) -> Self {
+        self.pages.look_at(check);
         self
     }
 

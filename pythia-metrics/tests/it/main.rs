@@ -6,6 +6,7 @@ mod docs;
 mod end_to_end;
 mod events;
 mod exposition;
+mod health;
 mod http;
 mod metrics;
 mod promtool;

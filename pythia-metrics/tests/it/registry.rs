@@ -2,7 +2,7 @@
 
 use pythia_core::observe::{Event, Observer};
 use pythia_metrics::prometheus::{IntCounter, Registry};
-use pythia_metrics::{BucketBounds, FamilyName, MetricsErrorKind, PrometheusObserver, names};
+use pythia_metrics::{BucketBounds, FamilyOrGroup, MetricsErrorKind, PrometheusObserver, names};
 
 use crate::exposition::Exposition;
 use crate::metrics::{Metrics, everything, queue, text};
@@ -12,12 +12,36 @@ use crate::promtool::promtool;
 fn each_family_can_be_switched_off() {
     for family in names::ALL {
         let metrics = Metrics::with(|config| {
-            config.disabled_families = [FamilyName::new(family.name).unwrap()].into();
+            config.disabled_families = [FamilyOrGroup::new(family.name).unwrap()].into();
         });
         everything(&metrics);
         let page = Exposition::parse(&text(&metrics.registry));
         assert!(!page.families.contains_key(family.name), "{}", family.name);
         assert_eq!(page.families.len(), names::ALL.len() - 1, "{}", family.name);
+    }
+}
+
+#[test]
+fn each_group_can_be_switched_off_and_takes_no_other_with_it() {
+    let names: Vec<_> = names::GROUPS.iter().map(|group| group.name).collect();
+    for wanted in ["histograms", "memory", "pool", "queue_depth"] {
+        assert!(names.contains(&wanted), "{wanted}");
+    }
+    for group in names::GROUPS {
+        let metrics = Metrics::with(|config| {
+            config.disabled_families = [FamilyOrGroup::new(group.name).unwrap()].into();
+        });
+        everything(&metrics);
+        let page = Exposition::parse(&text(&metrics.registry));
+        for family in names::ALL {
+            assert_eq!(
+                page.families.contains_key(family.name),
+                !group.families.contains(&family.name),
+                "{} without {}",
+                family.name,
+                group.name
+            );
+        }
     }
 }
 

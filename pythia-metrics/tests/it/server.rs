@@ -9,6 +9,7 @@ use pythia_metrics::prometheus::{IntGauge, Registry};
 use pythia_metrics::{
     HealthReport, MetricsConfig, MetricsErrorKind, MetricsServer, PrometheusObserver,
 };
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::exposition::Exposition;
@@ -80,7 +81,7 @@ async fn methods_and_paths_are_told_apart() {
         .unwrap();
     let server = server.health(|| HealthReport::new(Ok(()), Ok(())));
     served(server, async |address| {
-        for path in ["/metrics", "/livez", "/readyz"] {
+        for path in ["/metrics", "/health", "/livez", "/readyz"] {
             let get = ask(address, "GET", path).await;
             let head = ask(address, "HEAD", path).await;
             assert_eq!((get.status, head.status), (200, 200), "{path}");
@@ -112,7 +113,10 @@ async fn methods_and_paths_are_told_apart() {
         ] {
             let unknown = ask(address, "GET", path).await;
             assert_eq!(unknown.status, 404, "{path}");
-            assert_eq!(unknown.body, "not found; try /metrics, /livez or /readyz\n");
+            assert_eq!(
+                unknown.body,
+                "not found; try /metrics, /health, /livez or /readyz\n"
+            );
         }
         assert_eq!(ask(address, "GET", "/metrics?name=x").await.status, 200);
     })
@@ -167,7 +171,7 @@ async fn without_a_source_of_health_nothing_is_claimed() {
         .await
         .unwrap();
     served(server, async |address| {
-        for path in ["/livez", "/readyz"] {
+        for path in ["/health", "/livez", "/readyz"] {
             let answer = ask(address, "GET", path).await;
             assert_eq!(answer.status, 404);
             assert_eq!(
@@ -285,8 +289,18 @@ async fn an_address_of_another_machine_is_refused() {
 
 #[tokio::test]
 async fn it_listens_on_this_machine_only_by_default() {
-    let config = MetricsConfig::default();
-    assert_eq!(config.address, "127.0.0.1:9898".parse().unwrap());
+    let default = MetricsConfig::default();
+    assert_eq!(default.address, "127.0.0.1:9898".parse().unwrap());
+    // What is bound, of the same settings with a port that nothing else of this machine has.
+    let server = MetricsServer::bind(&config(), &Registry::new())
+        .await
+        .unwrap();
+    let bound = server.address().unwrap();
+    assert_eq!(bound.ip(), default.address.ip());
+    assert!(bound.ip().is_loopback() && bound.port() != 0, "{bound}");
+    // Another address of this machine, where there is one, leads nowhere.
+    let elsewhere = TcpStream::connect(("127.0.0.2", bound.port())).await;
+    assert!(elsewhere.is_err(), "{elsewhere:?}");
 }
 
 #[tokio::test]

@@ -2,14 +2,17 @@
 //! with the setting's default, and again with another value. The last test fails if a setting has no row.
 
 use std::collections::BTreeSet;
+use std::future::pending;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 
 use pythia_core::Config;
 use pythia_metrics::prometheus::Registry;
-use pythia_metrics::{MetricsConfig, MetricsServer, names};
+use pythia_metrics::{Check, MetricsConfig, MetricsServer, names};
+use tokio::time::Instant;
 
 use crate::exposition::Exposition;
+use crate::http::{ask, served};
 use crate::metrics::{Metrics, everything, queue, text};
 
 struct Row {
@@ -47,6 +50,15 @@ const ROWS: &[Row] = &[
         port,
         9_898..=9_898,
         9_899..=65_535
+    ),
+    // In milliseconds, with a check that hangs.
+    row!(
+        "metrics.check_timeout",
+        r#""50ms""#,
+        wait_for_a_check,
+        1_900..=60_000,
+        50..=1_800,
+        given r#"metrics.address = "127.0.0.1:0""#
     ),
     // Each histogram has a bucket without a bound too.
     row!(
@@ -106,6 +118,17 @@ async fn port(config: MetricsConfig) -> u64 {
         }
     };
     port.into()
+}
+
+async fn wait_for_a_check(config: MetricsConfig) -> u64 {
+    let hangs = Check::new("hangs", async || pending::<Result<(), String>>().await);
+    let server = MetricsServer::bind(&config, &Registry::new()).await;
+    let waited = served(server.unwrap().check(hangs), async |address| {
+        let asked = Instant::now();
+        assert_eq!(ask(address, "GET", "/readyz").await.status, 503);
+        Instant::now() - asked
+    });
+    waited.await.as_millis() as u64
 }
 
 async fn buckets_of_processing(config: MetricsConfig) -> u64 {

@@ -147,6 +147,20 @@ async fn sharded_channels_work() {
 }
 
 #[tokio::test]
+async fn a_redis_without_sharded_pubsub_is_refused_by_the_name_of_the_command() {
+    let mut server = RedisServer::start().await;
+    let known = server.cli(&["COMMAND", "INFO", "SSUBSCRIBE"]).await;
+    // Before 7.0 there is none to take away.
+    if known.to_lowercase().contains("ssubscribe") {
+        server = RedisServer::start_with(&["--rename-command", "SSUBSCRIBE", ""]).await;
+    }
+    let (broker, _) = broker(&server, |config| config.pubsub.mode = PubSubMode::Sharded);
+    let error = broker.subscribe(&queue("news")).await.unwrap_err();
+    assert_eq!(error.kind(), BrokerErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("SSUBSCRIBE"), "{error}");
+}
+
+#[tokio::test]
 async fn what_a_slow_worker_misses_is_counted_once() {
     let server = RedisServer::start().await;
     let (broker, gaps) = broker(&server, |config| {

@@ -204,6 +204,13 @@ impl Config {
         })
     }
 
+    /// Where a setting of a route comes from that is its own or one of `[worker]`.
+    pub(crate) fn source_for_route(&self, route: &str, key: &str) -> Option<Source> {
+        let own = ["routes", &route_key(route), key].map(str::to_owned);
+        let worker = ["worker", key].map(str::to_owned);
+        self.source_at(&own).or_else(|| self.source_at(&worker))
+    }
+
     /// The routes that have a section of their own, as variables name them: in lower case, `_` for punctuation.
     pub fn routes(&self) -> Vec<String> {
         let routes = self.value("routes").into_dict().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Every setting with its value and its source, for whoever wonders why a program does what it does.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -132,7 +133,8 @@ impl Explanation {
 
     fn add(&mut self, path: &[&str], value: Value) {
         if let Value::Object(entries) = value {
-            for (key, value) in entries {
+            // By name: in which order serde_json has them, other crates of the program decide.
+            for (key, value) in entries.into_iter().collect::<BTreeMap<_, _>>() {
                 self.add(&[path, &[key.as_str()]].concat(), value);
             }
             return;

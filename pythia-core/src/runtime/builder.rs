@@ -163,24 +163,28 @@ fn built(
     (draft.settle_settings)(&mut settings);
     let queue = match &settings.queue {
         Some(queue) => QueueName::new(queue)?,
-        None => name,
+        None => name.clone(),
     };
     if let Some(setting) = draft.zero {
         return Err(ConfigError::new(format!(
             "queue {queue:?}: {setting} is 0, it must be at least 1"
         )));
     }
-    let refuse = |asked: &str| {
+    let refuse = |asked: &str, setting: &str| {
+        // It may have been a preset that asked, and nobody who remembers.
+        let source = config.and_then(|config| config.source_for_route(name.as_str(), setting));
+        let by = source.map_or_else(String::new, |source| format!(", by {source}"));
         Err(ConfigError::new(format!(
-            "queue {queue:?}: {asked} can't be had from an at-most-once broker; use lists or streams with at-least-once delivery, or do without"
+            "queue {queue:?}: {asked}{by} can't be had from an at-most-once broker; use lists or streams with at-least-once delivery, or do without"
         )))
     };
     let at_most_once = broker.guarantee() == Guarantee::AtMostOnce;
     if at_most_once && settings.at_least_once {
-        return refuse("redelivery (`at_least_once`)");
+        return refuse("redelivery (`at_least_once`)", "at_least_once");
     }
     if at_most_once && settings.dead_letters == DeadLetters::Keep {
-        return refuse("keeping dead letters (`dead_letters = \"keep\"`)");
+        let asked = "keeping dead letters (`dead_letters = \"keep\"`)";
+        return refuse(asked, "dead_letters");
     }
     let retry = settings.retry.checked()?;
     let gate = settings.breaker.checked()?.map(|policy| {

@@ -113,3 +113,23 @@ async fn what_is_set_on_a_route_wins_over_every_setting() {
         assert_eq!(*attempts.lock().unwrap(), expected);
     }
 }
+
+#[tokio::test]
+async fn a_preset_that_a_broker_can_not_keep_is_named_by_the_refusal() {
+    for (toml, place) in [
+        ("preset = \"durable\"", "preset \"durable\""),
+        (
+            "preset = \"durable\"\nroutes.orders.at_least_once = true",
+            "line 2",
+        ),
+    ] {
+        let config = Config::from_toml(&format!("{toml}\nmemory.fan_out = true")).unwrap();
+        let broker = MemoryBroker::with_config(config.section("memory").unwrap()).unwrap();
+        let route = Route::new("orders", worker_fn(async |_: &Job<u64>| Ok(())));
+        let runner = Runner::builder().config(&config).route(&broker, route);
+        let error = runner.build().unwrap_err().to_string();
+        let expected =
+            format!("queue \"orders\": redelivery (`at_least_once`), by {place} can't be had");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+}

@@ -87,7 +87,7 @@ impl Config {
 }
 
 impl Explanation {
-    /// Adds a section of another crate, as in `.section::<RedisConfig>("redis")?`.
+    /// Adds a section of another crate, as in `.section::<MetricsConfig>("metrics")?`.
     ///
     /// # Errors
     /// As [`Config::section`], or if the section can't be written.

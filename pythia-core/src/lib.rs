@@ -64,73 +64,29 @@
 //! Order is promised with one lane and a concurrency of one, and only then.
 //!
 //! # Testing a worker
-//! A worker is called directly with [`Job::for_test`]. What becomes of its messages shows on the [`MemoryBroker`], and
-//! under tokio's paused time retries and delays take no time. `testing::EventLog` is an observer that a test waits on in
-//! place of a sleep: its `wait_settled` resolves once the broker has taken so many dispositions, and ends the runner.
-//!
-//! ```toml
-//! [dev-dependencies]
-//! pythia-core = { path = "../pythia/pythia-core", features = ["testing"] } # from where [dependencies] has it
-//! tokio = { version = "1", features = ["macros", "rt", "test-util"] }
-//! ```
+//! With the feature `testing`, `testing::TestWorker` runs a worker by the real runtime on the in-memory broker until nothing
+//! is left to do, and tells what became of each message, attempt by attempt; under tokio's paused time a week of backoff
+//! takes milliseconds. For what needs no runtime a worker is called directly, with [`Job::for_test`].
 //!
 //! ```
-//! use std::sync::Arc;
-//! use pythia_core::testing::EventLog;
-//! use pythia_core::{Job, MemoryBroker, Producer, Route, Runner, WorkError, Worker};
+//! use pythia_core::testing::TestWorker;
+//! use pythia_core::{Job, WorkError, worker_fn};
 //!
-//! /// Finds nobody at home the first time.
-//! struct Ring;
-//!
-//! impl Worker for Ring {
-//!     type Input = String;
-//!     type Output = String;
-//!
-//!     async fn process(&self, job: &Job<String>) -> Result<String, WorkError> {
-//!         match (&*job.input, job.attempt()) {
-//!             ("", _) => Err(WorkError::permanent("nobody lives there")),
-//!             (_, 1) if job.queue().as_str() == "doors" => Err(WorkError::retryable("nobody is at home")),
-//!             (name, _) => Ok(format!("hello, {name}")),
-//!         }
-//!     }
-//! }
-//!
-//! # /* A documentation test runs `main` and no `#[test]`, so this hides the attribute from the compiler.
-//! #[tokio::test]
-//! # */
-//! async fn it_greets() {
-//!     let greeted = Ring.process(&Job::for_test("Ada".to_owned())).await;
-//!     assert_eq!(greeted.unwrap(), "hello, Ada");
-//!     let refused = Ring.process(&Job::for_test(String::new())).await;
-//!     assert!(refused.unwrap_err().is_permanent());
-//! }
-//!
-//! # /*
-//! #[tokio::test(start_paused = true)]
-//! # */
-//! async fn it_comes_back_when_nobody_is_at_home() {
-//!     let broker = MemoryBroker::new();
-//!     Producer::new(broker.clone()).send("doors", "Ada").await.unwrap();
-//!     let log = Arc::new(EventLog::new());
-//!     let runner = Runner::builder()
-//!         .route(&broker, Route::new("doors", Ring))
-//!         .observer(Arc::clone(&log))
-//!         .build()
-//!         .unwrap();
-//!     // Two dispositions of one message: delayed for another attempt, then acknowledged.
-//!     let summary = runner.run_until(log.wait_settled(2)).await.unwrap();
-//!     assert_eq!((summary.settled.retried, summary.settled.acked), (1, 1));
-//! }
-//! #
-//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
-//! # async fn main() {
-//! #     it_greets().await;
-//! #     it_comes_back_when_nobody_is_at_home().await;
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! let ring = worker_fn(async |job: &Job<String>| match job.attempt() {
+//!     1 => Err(WorkError::retryable("nobody is at home")),
+//!     _ => Ok(println!("hello, {}", job.input)),
+//! });
+//! let mut test = TestWorker::new(ring);
+//! let ada = test.send("Ada").await;
+//! test.run_until_idle().await;
+//! test.message(&ada).assert_acked().assert_attempts(2);
 //! # }
 //! ```
 //!
 //! # Features
-//! `testing`: the conformance suite for brokers, a broker that fails on demand, and a log of events for tests.
+//! `testing`: a kit to test workers with, the conformance suite for brokers, a broker that fails on demand, and a log of
+//! events.
 
 pub mod admin;
 pub mod broker;

@@ -13,6 +13,7 @@
 //! | `upkeep`, `sample` | one loop a queue for what is due, one a broker for gauges |
 //! | `route`, `config` | what a user says about a queue |
 //! | `builder` | routes and settings become a runner, or are refused |
+//! | `rehearsal` | a runner whose lanes a test starts and stops |
 //! | `shutdown`, `health`, `totals`, `log` | the end, probes, the summary, log lines |
 
 mod attempt;
@@ -25,6 +26,8 @@ mod hold;
 mod lane;
 mod log;
 mod process;
+#[cfg(feature = "testing")]
+mod rehearsal;
 mod renew;
 mod route;
 mod sample;
@@ -165,6 +168,19 @@ impl Runner {
                 .unwrap_or(Ok(()))
                 .map(|()| Totals::default().summary());
         }
+        let (ended, rest) = self.run_lanes(shutdown).await;
+        stop(&self.routes, rest.max(LAST_TASK)).await;
+        ended
+    }
+
+    /// The lanes from their start to their end, between the hooks. Answers also what is left of the drain time. May be
+    /// called again: breakers and rates go on where they were.
+    pub(crate) async fn run_lanes<F>(&self, shutdown: F) -> (Result<Summary, RunError>, Duration)
+    where
+        F: Future,
+        F::Output: Hurry,
+    {
+        let mut shutdown = std::pin::pin!(shutdown);
         let phase = Phase::default();
         let totals = Arc::new(Totals::default());
         let (mut tasks, samplers, watch) = self.spawn(&phase, &totals);
@@ -218,11 +234,11 @@ impl Runner {
         }
         drop((tasks, watch));
         let rest = drained_at.saturating_duration_since(Instant::now());
-        stop(&self.routes, rest.max(LAST_TASK)).await;
-        match failure {
+        let ended = match failure {
             Some(error) => Err(RunError(Failure::Task(error))),
             None => Ok(totals.summary()),
-        }
+        };
+        (ended, rest)
     }
 
     fn spawn(

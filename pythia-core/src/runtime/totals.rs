@@ -14,6 +14,13 @@ pub struct Summary {
     pub settled: SettledCounts,
 }
 
+impl std::ops::AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        self.received += other.received;
+        self.settled += other.settled;
+    }
+}
+
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let SettledCounts {

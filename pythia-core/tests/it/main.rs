@@ -14,3 +14,4 @@ mod precedence;
 mod runtime;
 mod sampling;
 mod settings;
+mod test_worker;

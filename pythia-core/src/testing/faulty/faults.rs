@@ -1,6 +1,6 @@
 //! Which operation fails, and how.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, pending};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +14,8 @@ pub struct Faults(Arc<Mutex<State>>);
 struct State {
     log: Vec<Operation>,
     planned: Option<(usize, FaultWhen)>,
+    /// What the next operation of a kind meets.
+    next: BTreeMap<Operation, FaultWhen>,
     down: bool,
     /// Operations that fail.
     refused: BTreeSet<Operation>,
@@ -73,6 +75,16 @@ impl Faults {
         self.lock().planned = Some((n, when));
     }
 
+    /// Lets the next operation of this kind fail, without having done anything.
+    pub fn fail_next(&self, operation: Operation) {
+        self.lock().next.insert(operation, FaultWhen::Before);
+    }
+
+    /// Lets the next operation of this kind do its work, and loses the reply.
+    pub fn lose_reply(&self, operation: Operation) {
+        self.lock().next.insert(operation, FaultWhen::After);
+    }
+
     /// From now on every operation fails, and those under way lose their replies.
     pub fn take_down(&self) {
         self.lock().down = true;
@@ -115,7 +127,8 @@ impl Faults {
             .planned
             .filter(|(planned, _)| *planned == n)
             .map(|(_, when)| when);
-        match planned {
+        let next = state.next.remove(&operation);
+        match planned.or(next) {
             _ if state.down || state.refused.contains(&operation) => Verdict::Fail,
             Some(FaultWhen::Before) => Verdict::Fail,
             Some(FaultWhen::After) => Verdict::LoseReply,

@@ -20,6 +20,7 @@ use crate::broker::{
     Broker, Endpoint, Guarantee, Maintained, Published, Settled, Settler, Source, Subscription,
 };
 use crate::error::{BrokerError, BrokerErrorKind};
+use crate::memory::MemoryBroker;
 use crate::message::{Delivery, Message, MessageId, QueueName, Receipt};
 use crate::observe::Observer;
 use crate::settlement::{Disposition, Settlement};
@@ -33,6 +34,13 @@ use crate::store::KvStore;
 pub struct FaultyBroker<B> {
     inner: B,
     faults: Faults,
+}
+
+impl FaultyBroker<MemoryBroker> {
+    /// An in-memory broker; nothing fails yet.
+    pub fn in_memory() -> Self {
+        Self::new(MemoryBroker::new())
+    }
 }
 
 impl<B: Broker> FaultyBroker<B> {

@@ -1,5 +1,6 @@
 //! What is published, what is received, and what a worker sees: [`Message`], [`Delivery`], [`Job`](crate::Job).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -161,6 +162,25 @@ impl Payload {
         match self {
             Self::Bytes(bytes) => Some(bytes),
             Self::Fields(_) => None,
+        }
+    }
+
+    /// The body as text for people, in logs and listings: what is not UTF-8 is replaced, fields stand one after the other as
+    /// `name=value`.
+    pub fn text_lossy(&self) -> Cow<'_, str> {
+        match self {
+            Self::Bytes(bytes) => String::from_utf8_lossy(bytes),
+            Self::Fields(fields) => {
+                let pair = |(field, value): &(Bytes, Bytes)| {
+                    let (field, value) = (
+                        String::from_utf8_lossy(field),
+                        String::from_utf8_lossy(value),
+                    );
+                    format!("{field}={value}")
+                };
+                let pairs: Vec<String> = fields.iter().map(pair).collect();
+                pairs.join(" ").into()
+            }
         }
     }
 
@@ -449,6 +469,14 @@ mod tests {
         let shown = format!("{:?}", Payload::from(vec![b'x'; 1_000]));
         assert!(shown.starts_with("Bytes(1000 bytes: "), "{shown}");
         assert!(shown.len() < 120, "{shown}");
+    }
+
+    #[test]
+    fn a_payload_is_text_for_people() {
+        assert_eq!(Payload::from(&b"caf\xE9"[..]).text_lossy(), "caf\u{FFFD}");
+        let field = |name: &'static str, value: &'static str| (name.into(), value.into());
+        let fields = Payload::Fields(vec![field("id", "7"), field("item", "lamp")]);
+        assert_eq!(fields.text_lossy(), "id=7 item=lamp");
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! | to test with | start |
 //! |---|---|
 //! | one server, and its stops, crashes and restarts | [`RedisServer::start`], [`start_with`](RedisServer::start_with) settings of its own |
+//! | a worker on Redis, where it is installed | [`RedisServer::start_if_installed`], [`list`](RedisServer::list), [`stream`](RedisServer::stream), [`pubsub`](RedisServer::pubsub) |
 //! | a unix socket | the same: [`socket`](RedisServer::socket) |
 //! | TLS, with certificates of clients too | [`RedisServer::start_tls`] |
 //! | a replica, or a server that turns read-only | [`RedisServer::start_replica_of`], [`replicate`](RedisServer::replicate) |
@@ -27,6 +28,7 @@
 //!
 //! Everything here panics with a clear text when it can't do its work: a test has no use for an error.
 
+mod brokers;
 mod certificates;
 mod cluster;
 mod program;

@@ -7,4 +7,5 @@ mod relay;
 mod settings;
 mod store;
 mod stream;
+mod test_worker;
 mod worker;

@@ -217,15 +217,10 @@ impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { queue, id, .. } = self;
         write!(f, "message {id:?} of queue {queue:?}, ")?;
-        match &self.payload {
-            Payload::Bytes(bytes) => {
-                let shown = &bytes[..bytes.len().min(SHOWN)];
-                let more = if bytes.len() > SHOWN { " .." } else { "" };
-                let text = String::from_utf8_lossy(shown);
-                writeln!(f, "{} bytes: {text}{more}", bytes.len())?;
-            }
-            fields @ Payload::Fields(_) => writeln!(f, "{fields:?}")?,
-        }
+        let text = self.payload.text_lossy();
+        let shown: String = text.chars().take(SHOWN).collect();
+        let more = if shown.len() < text.len() { " .." } else { "" };
+        writeln!(f, "{} bytes: {shown}{more}", self.payload.len())?;
         for attempt in &self.attempts {
             writeln!(f, "  {attempt}")?;
         }
@@ -238,7 +233,7 @@ impl fmt::Display for History {
 
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ended = Duration::from_millis(self.ended.as_millis() as u64);
+        let ended = rounded(self.ended);
         write!(f, "+{ended:<8?} attempt {}: ", self.number)?;
         match &self.outcome {
             Outcome::Acked => write!(f, "acknowledged"),
@@ -247,6 +242,7 @@ impl fmt::Display for Attempt {
             }
             Outcome::Released => write!(f, "handed back"),
             Outcome::Retried { kind, error, after } => {
+                let after = rounded(*after);
                 write!(
                     f,
                     "failed ({}): {error}; again after {after:?}",
@@ -258,5 +254,10 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// How much of a body is shown, in bytes.
+/// Jitter makes delays that nobody wants to read to the nanosecond.
+const fn rounded(time: Duration) -> Duration {
+    Duration::from_millis(time.as_millis() as u64)
+}
+
+/// How much of a body is shown, in characters.
 const SHOWN: usize = 200;

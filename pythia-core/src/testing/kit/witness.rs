@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::journal::Journal;
 use crate::admin::Admin;
 use crate::broker::{
-    Broker, Guarantee, Maintained, Published, Settled, Settler, Source, Subscription,
+    Broker, Endpoint, Guarantee, Maintained, Published, Settled, Settler, Source, Subscription,
 };
 use crate::error::BrokerError;
 use crate::message::{Delivery, Message, MessageId, QueueName, Receipt};
@@ -37,6 +37,10 @@ type Held = Arc<Mutex<HashMap<Receipt, (MessageId, u32)>>>;
 impl Broker for Witness {
     fn identity(&self) -> usize {
         self.inner.identity()
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        self.inner.endpoint()
     }
 
     fn guarantee(&self) -> Guarantee {
@@ -89,6 +93,10 @@ impl Broker for Witness {
 
     fn due_earlier(&self, queue: &QueueName) -> Arc<Notify> {
         self.inner.due_earlier(queue)
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        self.inner.ping().await
     }
 
     fn admin(&self) -> Option<&dyn Admin> {

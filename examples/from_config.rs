@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::error::Error;
+use std::sync::Arc;
 
 use pythia_core::{Config, Job, Producer, Route, RouteConfig, Runner, WorkError, worker_fn_with};
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -50,7 +51,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     );
 
     let broker = pythia_redis::from_config(&config)?;
-    Producer::new(broker.clone()).send("orders", "lamp").await?;
+    Producer::new(Arc::clone(&broker))
+        .send("orders", "lamp")
+        .await?;
     let (failed, mut attempts) = mpsc::unbounded_channel();
     let fail = worker_fn_with(
         failed,

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::error::Error;
+use std::sync::Arc;
 
 use pythia_core::{Config, Job, Producer, Route, Runner, WorkError, Worker};
 use pythia_metrics::prometheus::{IntCounter, Registry};
@@ -41,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     registry.register(Box::new(cents.clone()))?;
 
     let broker = pythia_redis::from_config(&config)?; // In memory, unless it says otherwise.
-    let producer = Producer::new(broker.clone());
+    let producer = Producer::new(Arc::clone(&broker));
     producer.send_all("sales", &[4_900, 12_900, 99]).await?;
 
     let (sold, mut sales) = mpsc::unbounded_channel();

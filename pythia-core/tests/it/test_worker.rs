@@ -325,9 +325,21 @@ async fn a_fault_of_the_broker_is_got_over() {
     test.message(&first).assert_acked().assert_attempts(1);
     test.message(&second).assert_acked().assert_attempts(2);
     assert_eq!(test.messages().len(), 2, "no publish was done twice");
-    let settles = faults.operations();
-    let settles = settles.iter().filter(|&&run| run == Operation::Settle);
-    assert!(settles.count() > 1);
+    let operations = faults.operations();
+    let count = |of| {
+        operations
+            .iter()
+            .filter(|&&operation| operation == of)
+            .count()
+    };
+    assert_eq!(count(Operation::Publish), 4, "each was asked for twice");
+    assert_eq!(
+        count(Operation::Subscribe),
+        3,
+        "by two lanes, one of them twice"
+    );
+    // Failed, acknowledged twice, and the lost reply's repeat.
+    assert!(count(Operation::Settle) >= 3, "{operations:?}");
 }
 
 #[tokio::test(start_paused = true)]

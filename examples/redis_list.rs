@@ -41,7 +41,7 @@ impl Worker for Ship {
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt::init();
     let (url, _server) = redis_url::given_or_started().await?;
-    let broker = ListBroker::new(RedisConfig::from_url(&url)?);
+    let broker = ListBroker::new(RedisConfig::from_url(&url)?)?;
 
     // Any client may write; no envelope is needed.
     let lamp = r#"{"id":1,"item":"lamp"}"#;

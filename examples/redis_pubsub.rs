@@ -63,7 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (url, _server) = redis_url::given_or_started().await?;
     let redis = RedisConfig::from_url(&url)?;
     // Two brokers, as two processes would have them: one queue has one route on a broker.
-    let (till, window) = (PubSubBroker::new(redis.clone()), PubSubBroker::new(redis));
+    let (till, window) = (PubSubBroker::new(redis.clone())?, PubSubBroker::new(redis)?);
 
     let (shown, mut messages) = mpsc::unbounded_channel();
     let (listening, mut listeners) = mpsc::unbounded_channel();

@@ -3,9 +3,14 @@
 
 use pythia_core::Config;
 use pythia_metrics::MetricsConfig;
+use pythia_redis::config::RedisConfig;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load()?;
-    print!("{}", config.explain()?.section::<MetricsConfig>("metrics")?);
+    let explained = config
+        .explain()?
+        .section::<RedisConfig>("redis")?
+        .section::<MetricsConfig>("metrics")?;
+    print!("{explained}");
     Ok(())
 }

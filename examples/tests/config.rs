@@ -66,12 +66,13 @@ fn the_annotated_file_leaves_nothing_out() {
     check::<BreakerConfig>("breaker", &[]);
     check::<MemoryConfig>("memory", &[]);
     check::<MetricsConfig>("metrics", &[]);
-    check::<RedisConfig>("redis", &["list", "maintain", "pubsub", "stream"]);
+    check::<RedisConfig>("redis", &["list", "maintain", "pubsub", "stream", "tls"]);
     for table in [
         "redis.list",
         "redis.maintain",
         "redis.pubsub",
         "redis.stream",
+        "redis.tls",
     ] {
         let known = known_to::<RedisConfig>(table);
         assert_eq!(

@@ -110,3 +110,48 @@ fn the_explanation_is_the_one_that_is_shown() {
     let shown = block("text", heading);
     assert!(explained.starts_with(&shown), "{explained}");
 }
+
+/// Whatever the file documents, the explanation lists.
+#[test]
+fn every_documented_setting_is_explained() {
+    let explain = Command::new(env!("CARGO_BIN_EXE_explain"))
+        .env_clear()
+        .output()
+        .unwrap();
+    let explained = String::from_utf8(explain.stdout).unwrap();
+    let mut section = String::new();
+    for line in include_str!("../../config/pythia.toml").lines() {
+        if let Some((name, _)) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            section = format!("{name}.");
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && key
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        {
+            let setting = format!("\n{section}{key} = ");
+            assert!(format!("\n{explained}").contains(&setting), "{setting}");
+        }
+    }
+}
+
+#[test]
+fn no_explanation_shows_a_secret() {
+    let explain = Command::new(env!("CARGO_BIN_EXE_explain"))
+        .env_clear()
+        .envs([
+            (
+                "REDIS_URL",
+                "redis-sentinel://app:hunter2@s/m?sentinel_password=hunter3",
+            ),
+            ("REDIS_PASSWORD", "hunter4"),
+            ("PYTHIA_REDIS__STORE_URL", "redis://:hunter5@h"),
+        ])
+        .output()
+        .unwrap();
+    let explained = String::from_utf8(explain.stdout).unwrap();
+    assert!(
+        explained.contains("redis.url = \"redis-sentinel://s:26379/m\""),
+        "{explained}"
+    );
+    assert!(!explained.contains("hunter"), "{explained}");
+}

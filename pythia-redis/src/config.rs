@@ -1,54 +1,113 @@
 //! The `[redis]` section of the configuration.
 
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pythia_core::ConfigError;
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+mod server;
 
 pub use crate::url::RedisUrl;
 
 /// How to reach Redis, and how each pattern uses it: the section `[redis]`.
 ///
 /// Durations are written as in `250ms`, `30s` or `1h 30m`.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields, remote = "Self")]
 #[non_exhaustive]
 pub struct RedisConfig {
-    /// `redis://[user:password@]host[:port][/database]`. Default: `redis://127.0.0.1:6379`.
-    pub url: RedisUrl,
+    /// Where Redis is, in one of the forms of [`RedisUrl`]. Default: none, `host` and the settings behind it say it.
+    ///
+    /// With a URL, [`db`](Self::db), [`username`](Self::username) and [`password`](Self::password) hold for what it leaves
+    /// out, and its options win over the settings that they name.
+    pub url: Option<RedisUrl>,
+    /// The server's name or IP address, where there is no URL. Default: `127.0.0.1`.
+    pub host: String,
+    /// Its port. Default: 6379.
+    pub port: NonZeroU16,
+    /// The number of the database, 0 to 255. Default: 0.
+    pub db: u8,
+    /// The user of Redis' access control lists. Default: none, Redis takes `default`.
+    pub username: Option<String>,
+    /// The password, which is shown nowhere. Default: none.
+    pub password: Option<Password>,
+    /// TLS.
+    pub tls: TlsConfig,
+    /// Where the key-value store is ([`Broker::store`](pythia_core::broker::Broker::store)), if not in the brokers' Redis.
+    /// Default: none, there. All other settings hold for it too, but for the place and the credentials.
+    pub store_url: Option<RedisUrl>,
     /// Put before the name of every key, channel and queue. Default: empty.
     pub key_prefix: KeyPrefix,
     /// Connections shared by everything but reading and settling. Default: 2.
     pub pool_size: NonZeroUsize,
     /// The longest wait for one connection to come up, its authentication included. Default: `5s`.
-    #[serde(deserialize_with = "positive")]
+    #[serde(
+        deserialize_with = "positive",
+        serialize_with = "humantime_serde::serialize"
+    )]
     pub connect_timeout: Duration,
     /// The longest wait for the answer to a command that does not block. Default: `10s`.
     ///
     /// A connection that stays silent for half of it is given up and made anew.
-    #[serde(deserialize_with = "positive")]
+    #[serde(
+        deserialize_with = "positive",
+        serialize_with = "humantime_serde::serialize"
+    )]
     pub command_timeout: Duration,
     /// The pause before the first attempt to reconnect; it doubles with each further one. Default: `50ms`.
-    #[serde(deserialize_with = "positive")]
+    #[serde(
+        deserialize_with = "positive",
+        serialize_with = "humantime_serde::serialize"
+    )]
     pub reconnect_min_delay: Duration,
     /// The longest pause between two attempts to reconnect, which go on for ever. Default: `2s`.
     ///
     /// Each connection takes up to a quarter off it, so that they don't all come back at once.
-    #[serde(deserialize_with = "positive")]
+    #[serde(
+        deserialize_with = "positive",
+        serialize_with = "humantime_serde::serialize"
+    )]
     pub reconnect_max_delay: Duration,
+    /// How often a command is sent at most, when connection after connection is lost under it. Default: 3.
+    ///
+    /// With 1, a message that is published without a `dedupe_key` can't double, and fails where it could.
+    pub command_attempts: NonZeroU32,
+    /// How long publishing waits for a lost connection to come back, before it fails. Default: `1s`.
+    ///
+    /// Workers wait for as long as it takes; whoever publishes may have a user waiting.
+    #[serde(with = "humantime_serde")]
+    pub publish_wait: Duration,
+    /// How long a connection may be silent before it is asked for a sign of life: a subscription at that moment, any
+    /// other before its next command. Default: `5s`.
+    #[serde(
+        deserialize_with = "positive",
+        serialize_with = "humantime_serde::serialize"
+    )]
+    pub health_check_interval: Duration,
+    /// After how long without traffic the system begins to probe a TCP connection, and how often. Default: `60s`; none:
+    /// it does not.
+    #[serde(with = "humantime_serde")]
+    pub tcp_keepalive: Option<Duration>,
     /// How long a worker may be silent before its messages go to others. Default: `30s`.
     ///
     /// A living worker renews it every third, so it bounds the delay after a crash, not the length of a job. Less than ten
     /// milliseconds are refused.
-    #[serde(deserialize_with = "positive")]
+    #[serde(
+        deserialize_with = "positive",
+        serialize_with = "humantime_serde::serialize"
+    )]
     pub lease: Duration,
     /// The largest message that is published, headers included, in bytes. Default: 16 MiB.
     pub max_message_bytes: usize,
     /// How long a `dedupe_key` is remembered. Default: `1h`.
-    #[serde(deserialize_with = "positive")]
+    #[serde(
+        deserialize_with = "positive",
+        serialize_with = "humantime_serde::serialize"
+    )]
     pub dedupe_window: Duration,
     /// Bounds of the periodic upkeep.
     pub maintain: MaintainConfig,
@@ -60,10 +119,28 @@ pub struct RedisConfig {
     pub pubsub: PubSubConfig,
 }
 
+/// TLS: the section `[redis.tls]`. A URL that begins with `rediss` switches it on as well.
+///
+/// Certificates are always checked, against the server's name in the URL. Files are in PEM form, and read once, when the
+/// broker is made.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TlsConfig {
+    /// Whether to use TLS where the URL does not say so. Default: false.
+    pub enabled: bool,
+    /// The authorities to trust. Default: none, those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that this client shows, for servers that want one, with the chain behind it. Default: none.
+    pub cert_file: Option<PathBuf>,
+    /// The private key of that certificate. Default: none.
+    pub key_file: Option<PathBuf>,
+}
+
 /// How much one round of upkeep may do: the section `[redis.maintain]`.
 ///
 /// Each number bounds one script, and so the time for which Redis serves nobody else.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct MaintainConfig {
@@ -78,7 +155,7 @@ pub struct MaintainConfig {
 }
 
 /// Lists: the section `[redis.list]`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ListConfig {
@@ -87,7 +164,7 @@ pub struct ListConfig {
 }
 
 /// What happens to a message whose worker dies.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Delivery {
     /// It is delivered again.
@@ -98,7 +175,7 @@ pub enum Delivery {
 }
 
 /// Streams: the section `[redis.stream]`.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct StreamConfig {
@@ -138,7 +215,7 @@ pub enum StreamStart {
 }
 
 /// By what a stream is trimmed.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TrimStrategy {
     /// By length: `max_length`.
@@ -149,7 +226,7 @@ pub enum TrimStrategy {
 }
 
 /// Pub/sub: the section `[redis.pubsub]`.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct PubSubConfig {
@@ -163,7 +240,7 @@ pub struct PubSubConfig {
 }
 
 /// How a queue name is subscribed to.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PubSubMode {
     /// `SUBSCRIBE`: the name is a channel.
@@ -175,6 +252,11 @@ pub enum PubSubMode {
     Sharded,
 }
 
+/// A password. Its `Debug` does not show it.
+#[derive(Clone, Deserialize, Eq, PartialEq)]
+#[serde(transparent)]
+pub struct Password(String);
+
 /// What stands before every key, channel and queue name, such as `shop:`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
@@ -183,13 +265,24 @@ pub struct KeyPrefix(String);
 impl Default for RedisConfig {
     fn default() -> Self {
         Self {
-            url: RedisUrl::default(),
+            url: None,
+            host: "127.0.0.1".to_owned(),
+            port: const { NonZeroU16::new(6379).unwrap() },
+            db: 0,
+            username: None,
+            password: None,
+            tls: TlsConfig::default(),
+            store_url: None,
             key_prefix: KeyPrefix::default(),
             pool_size: nonzero(2),
             connect_timeout: Duration::from_secs(5),
             command_timeout: Duration::from_secs(10),
             reconnect_min_delay: Duration::from_millis(50),
             reconnect_max_delay: Duration::from_secs(2),
+            command_attempts: COMMAND_ATTEMPTS,
+            publish_wait: Duration::from_secs(1),
+            health_check_interval: Duration::from_secs(5),
+            tcp_keepalive: Some(TCP_KEEPALIVE),
             lease: Duration::from_secs(30),
             max_message_bytes: 16 * 1024 * 1024,
             dedupe_window: Duration::from_secs(60 * 60),
@@ -241,13 +334,18 @@ impl RedisConfig {
     /// If the URL is none that this crate connects to.
     pub fn from_url(url: &str) -> Result<Self, ConfigError> {
         Ok(Self {
-            url: url.parse()?,
+            url: Some(url.parse()?),
             ..Self::default()
         })
     }
 
     /// What holds for all patterns, and can't be seen from one setting or its type alone.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        self.check_durations()?;
+        self.check_server()
+    }
+
+    fn check_durations(&self) -> Result<(), ConfigError> {
         let Self {
             reconnect_min_delay: shortest,
             reconnect_max_delay: longest,
@@ -268,12 +366,39 @@ impl RedisConfig {
     }
 }
 
+/// For people to read: without passwords, so that it does not make the same settings again.
+impl Serialize for RedisConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Not this function again, but what is derived for the fields.
+        Self::serialize(self, serializer)
+    }
+}
+
 impl<'de> Deserialize<'de> for RedisConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Not this function again, but what is derived for the fields.
         let config = Self::deserialize(deserializer)?;
-        config.check().map_err(D::Error::custom)?;
+        // Not yet where the server is: that takes more than one setting, each of which may have another source.
+        config.check_durations().map_err(D::Error::custom)?;
         Ok(config)
+    }
+}
+
+/// As [`StreamStart`] is read.
+impl fmt::Display for StreamStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Beginning => f.write_str("0"),
+            Self::End => f.write_str("$"),
+            Self::Id(id) => f.write_str(id),
+            Self::Time(time) => humantime_serde::re::humantime::format_rfc3339(*time).fmt(f),
+        }
+    }
+}
+
+impl Serialize for StreamStart {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -336,9 +461,35 @@ impl TryFrom<String> for KeyPrefix {
     }
 }
 
+impl Serialize for KeyPrefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl fmt::Display for KeyPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Password {
+    /// A password in plain text.
+    pub fn new(password: impl Into<String>) -> Self {
+        Self(password.into())
+    }
+}
+
+/// As it is shown: hidden.
+impl Serialize for Password {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{self:?}"))
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
     }
 }
 
@@ -350,6 +501,10 @@ fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     }
     Ok(duration)
 }
+
+/// How often a command is sent at most.
+pub(crate) const COMMAND_ATTEMPTS: NonZeroU32 = const { NonZeroU32::new(3).unwrap() };
+pub(crate) const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Below it a third of a lease is about the time of a round trip.
 const SHORTEST_LEASE: Duration = Duration::from_millis(10);
@@ -392,7 +547,7 @@ mod tests {
             mode = "sharded"
         "#;
         let config = read(toml).unwrap();
-        assert_eq!(config.url, "redis://:pw@h/1".parse().unwrap());
+        assert_eq!(config.url, Some("redis://:pw@h/1".parse().unwrap()));
         assert_eq!(config.key_prefix.to_string(), "shop:");
         assert_eq!(config.pool_size, nonzero(3));
         assert_eq!(config.lease, Duration::from_secs(90));
@@ -418,7 +573,8 @@ mod tests {
                 "redis.reconnect_min_delay (3s) is longer than redis.reconnect_max_delay (2s)",
             ),
             ("lease = 30", "redis.lease"),
-            ("url = \"rediss://app:hunter2@h\"", "TLS"),
+            ("url = \"redis://app:hunter2@h:x\"", "port"),
+            ("password = 5", "redis.password"),
             ("key_prefix = \"{\"", "braces"),
             ("pol_size = 3", "redis.pool_size"),
             ("list.delivery = \"never\"", "at-least-once"),

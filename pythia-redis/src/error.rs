@@ -5,9 +5,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use fred::error::ErrorKind as FredKind;
 use pythia_core::{BrokerError, BrokerErrorKind, QueueName};
+
+use crate::config::KeyPrefix;
 
 /// A failed command or connection, sorted by meaning.
 ///
@@ -16,6 +19,15 @@ use pythia_core::{BrokerError, BrokerErrorKind, QueueName};
 pub(crate) struct RedisError {
     kind: Kind,
     detail: Cow<'static, str>,
+    /// Who lacks a permission.
+    user: Option<Arc<User>>,
+}
+
+/// As whom commands are sent, and what stands before the names of their keys.
+#[derive(Debug)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) prefix: KeyPrefix,
 }
 
 /// What a failure means to the caller.
@@ -45,6 +57,10 @@ pub(crate) enum Kind {
     TimedOut,
     /// Redis cannot be reached, or is not ready: refused, closed, loading, cluster down.
     Unavailable,
+    /// No TLS connection came about: wrong port, wrong certificate.
+    Tls,
+    /// A version of Redis that lacks what all patterns need.
+    TooOld,
     /// This version of Redis does not have the command.
     UnknownCommand,
     /// The key holds another type, most often because two patterns share one queue name.
@@ -56,6 +72,7 @@ impl RedisError {
         Self {
             kind,
             detail: detail.into(),
+            user: None,
         }
     }
 
@@ -70,7 +87,41 @@ impl RedisError {
 
     /// The error for the runtime: what was attempted (`claim messages`), on which queue, and why it failed.
     pub(crate) fn during(self, attempted: &'static str, queue: &QueueName) -> BrokerError {
-        self.while_attempting(attempted).queue(queue)
+        self.naming_the_rule(queue)
+            .while_attempting(attempted)
+            .queue(queue)
+    }
+
+    /// The same error, met as this user.
+    pub(crate) fn met_by(mut self, user: &Arc<User>) -> Self {
+        if self.kind == Kind::NoPermission {
+            self.user = Some(Arc::clone(user));
+        }
+        self
+    }
+
+    /// A missing permission, with the rule that grants it.
+    fn naming_the_rule(self, queue: &QueueName) -> Self {
+        let Some(User { name, prefix }) = self.user.as_deref() else {
+            return self;
+        };
+        let ready = format!("{prefix}{queue}");
+        let command = self
+            .detail
+            .split_once("run the '")
+            .and_then(|(_, rest)| Some(rest.split_once('\'')?.0));
+        let rule = match command {
+            Some(command) => format!("+{command}"),
+            None if self.detail.contains("channel") => {
+                format!("'&{ready}*' '&{prefix}pythia:{{{ready}*'")
+            }
+            None if self.detail.contains("key") => {
+                format!("'~{ready}*' '~{prefix}pythia:{{{ready}*'")
+            }
+            None => return self,
+        };
+        let detail = format!("{}; ACL SETUSER {name} {rule} grants it", self.detail);
+        Self::new(self.kind, detail)
     }
 
     /// As [`during`](Self::during), for what concerns no single queue.
@@ -100,7 +151,10 @@ impl RedisError {
 
 impl From<fred::error::Error> for RedisError {
     fn from(error: fred::error::Error) -> Self {
-        Self::new(classify(&error), plain_words(error.details()))
+        match tls_words(error.details()) {
+            Some(words) => Self::new(Kind::Tls, words),
+            None => Self::new(classify(&error), plain_words(error.details())),
+        }
     }
 }
 
@@ -116,16 +170,18 @@ impl From<Kind> for BrokerErrorKind {
     fn from(kind: Kind) -> Self {
         match kind {
             Kind::Auth => Self::Authentication,
-            Kind::Misconfigured | Kind::NoScript | Kind::NoSuchDatabase | Kind::Other => {
-                Self::Other
-            }
+            Kind::Misconfigured
+            | Kind::NoScript
+            | Kind::NoSuchDatabase
+            | Kind::Other
+            | Kind::Tls => Self::Other,
             Kind::NoGroup => Self::SubscriptionLost,
             Kind::NoPermission => Self::Permission,
             Kind::OutOfMemory => Self::OutOfMemory,
             Kind::Protocol => Self::Protocol,
             Kind::ReadOnly => Self::ReadOnly,
             Kind::TimedOut | Kind::Unavailable => Self::Unavailable,
-            Kind::UnknownCommand => Self::Unsupported,
+            Kind::TooOld | Kind::UnknownCommand => Self::Unsupported,
             Kind::WrongType => Self::WrongType,
         }
     }
@@ -137,7 +193,7 @@ impl Kind {
             Self::Auth => "redis refuses the credentials, check the user and password in redis.url",
             Self::Misconfigured => "the redis settings cannot work",
             Self::NoGroup => "the stream or its consumer group is gone",
-            Self::NoPermission => "the redis user lacks a permission, grant it with ACL SETUSER",
+            Self::NoPermission => "the redis user lacks a permission",
             Self::NoScript => "the script is not loaded",
             Self::NoSuchDatabase => "the database in redis.url does not exist",
             Self::OutOfMemory => "redis is out of memory, raise maxmemory or remove data",
@@ -146,7 +202,11 @@ impl Kind {
             Self::ReadOnly => "this redis is a read-only replica, connect to the primary",
             Self::TimedOut => "redis did not answer in time",
             Self::Unavailable => "redis is unavailable",
-            Self::UnknownCommand => "this redis lacks a command, 6.2 is the oldest that will do",
+            Self::Tls => "no TLS connection, check redis.url and redis.tls",
+            Self::TooOld => "this redis is too old, 6.2 is the oldest that will do",
+            Self::UnknownCommand => {
+                "this redis lacks a command: it is too old for this use of it, or the command is renamed"
+            }
             Self::WrongType => {
                 "the key holds another type, give each pattern a queue name of its own"
             }
@@ -159,6 +219,7 @@ fn classify(error: &fred::error::Error) -> Kind {
     match error.kind() {
         FredKind::Auth => Kind::Auth,
         FredKind::Timeout => Kind::TimedOut,
+        FredKind::Tls => Kind::Tls,
         FredKind::Config | FredKind::Url => match classify_reply(details) {
             Kind::Other => Kind::Misconfigured,
             precise => precise,
@@ -192,6 +253,32 @@ fn plain_words(details: &str) -> String {
             .trim_end_matches('.')
             .to_owned(),
     }
+}
+
+/// fred shows what rustls complains of as an I/O error of invalid data, by its `Debug`.
+fn tls_words(details: &str) -> Option<String> {
+    const SAID: [(&str, &str); 4] = [
+        (
+            "CertificateRequired",
+            "the server wants a client's certificate, set redis.tls.cert_file and redis.tls.key_file",
+        ),
+        ("Expired", "the server's certificate has expired"),
+        (
+            "NotValidForName",
+            "the server's certificate is for another name than the one in redis.url",
+        ),
+        (
+            "UnknownIssuer",
+            "the server's certificate is of an unknown issuer, name its authority in redis.tls.ca_file",
+        ),
+    ];
+    let (_, complaint) = details.split_once("kind: InvalidData, error: ")?;
+    let complaint = complaint.trim_end_matches([' ', '}']);
+    let words = SAID.iter().find(|(name, _)| complaint.contains(name));
+    Some(match words {
+        Some((_, words)) => (*words).to_owned(),
+        None => complaint.to_owned(),
+    })
 }
 
 /// An error inside a script ends with `script: <sha1>, on @user_script:7.`, which says nothing to whoever has to act on it.
@@ -232,7 +319,7 @@ fn classify_reply(text: &str) -> Kind {
 
 /// Errors of code `ERR`: old servers, and anything that a script raised before 7.0, keep the real code inside.
 fn classify_words(text: &str) -> Kind {
-    const WORDS: [(&str, Kind); 12] = [
+    const WORDS: [(&str, Kind); 14] = [
         ("DB index is out of range", Kind::NoSuchDatabase),
         ("invalid DB index", Kind::NoSuchDatabase),
         ("cluster support disabled", Kind::Misconfigured),
@@ -245,6 +332,8 @@ fn classify_words(text: &str) -> Kind {
         ("-READONLY", Kind::ReadOnly),
         ("-OOM", Kind::OutOfMemory),
         ("NOGROUP", Kind::NoGroup),
+        ("can't run this command", Kind::NoPermission),
+        ("can't access at least one of the keys", Kind::NoPermission),
     ];
     WORDS
         .into_iter()

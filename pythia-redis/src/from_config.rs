@@ -29,14 +29,14 @@ pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
     };
     if pattern == BrokerType::Memory {
         // Not used, but a misspelt setting is one wherever it stands. (Not so a URL that the platform tells everybody.)
-        config.without_platform().section::<RedisConfig>("redis")?;
+        RedisConfig::from_config(&config.without_platform())?;
         let memory = MemoryBroker::with_config(config.section("memory")?)?;
         return Ok(Arc::new(memory));
     }
-    let redis: RedisConfig = config.section("redis")?;
+    let redis = RedisConfig::from_config(config)?;
     match pattern {
-        BrokerType::List => Ok(Arc::new(ListBroker::new(redis))),
-        BrokerType::Pubsub => Ok(Arc::new(PubSubBroker::new(redis))),
+        BrokerType::List => Ok(Arc::new(ListBroker::new(redis)?)),
+        BrokerType::Pubsub => Ok(Arc::new(PubSubBroker::new(redis)?)),
         BrokerType::Stream => Ok(Arc::new(StreamBroker::new(redis)?)),
         other => Err(ConfigError::new(format!(
             "broker.type {other:?} is none of Redis' patterns"

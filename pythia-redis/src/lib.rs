@@ -26,7 +26,11 @@
 //! | replay | no | from an id or a time | no |
 //!
 //! The ready key is exactly the queue's name; every other key is `pythia:{name}:..`, in the same cluster slot. Redis 6.2
-//! or later.
+//! or later, or Valkey: one server, the primary that sentinels name, or a cluster, by TCP, TLS or a unix socket. [`RedisUrl`]
+//! has the forms of a URL, [`RedisConfig`] all settings.
+//!
+//! [`RedisUrl`]: config::RedisUrl
+//! [`RedisConfig`]: config::RedisConfig
 //!
 //! # Features
 //! `testing`: real Redis servers on free ports, for tests.

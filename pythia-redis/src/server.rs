@@ -7,14 +7,16 @@ use crate::error::RedisError;
 
 /// Without credentials, and the same in metrics and probes.
 pub(crate) fn name(redis: &Redis) -> String {
-    let url = &redis.config().url;
-    let database = url.database.unwrap_or(0);
-    format!("{}:{}/{database}", url.host, url.port)
+    redis.server().name()
 }
 
-/// One `PING`, on the connections that neither read nor settle.
+/// One `PING`, on the connections that neither read nor settle. Of one that is lost it soon says why.
 pub(crate) async fn ping(redis: &Redis) -> Result<(), RedisError> {
-    redis.pool().command("PING", Args::new()).await.map(drop)
+    redis
+        .publisher()
+        .command("PING", Args::new())
+        .await
+        .map(drop)
 }
 
 /// One `INFO memory`, and what the connections know by themselves.

@@ -1,29 +1,109 @@
-//! `redis://` URLs.
+//! Redis URLs, in every form in which the clients of other languages write them.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use pythia_core::ConfigError;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
-/// A parsed `redis://` URL. Its password appears in no debug output, log or error.
+mod options;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::options::UrlOptions;
+
+/// A parsed Redis URL. Its passwords appear in no debug output, log or error.
+///
+/// | form | what it leads to |
+/// |---|---|
+/// | `redis://[user:password@]host[:port][/db]` | one server |
+/// | `unix://[user:password@]/path`, also `redis+socket://`, `redis+unix://` and `socket://`, or `redis://?path=/path` | one server on this machine |
+/// | `redis-sentinel://[user:password@]host[:port][,host[:port]..]/service[/db]` | the primary that these sentinels name |
+/// | `redis-cluster://[user:password@]host[:port][,host[:port]..]` | the cluster that these nodes belong to |
+///
+/// `rediss://`, `rediss-sentinel://` and `rediss-cluster://` are the same over TLS; `valkey://` and `valkeys://` mean
+/// `redis://` and `rediss://`. A server's port is 6379 by default, a sentinel's 26379. What is special in a user's name or
+/// a password is percent-encoded: `@` is `%40`.
+///
+/// # Options
+/// Behind a `?`, separated by `&`. Durations have a unit (`250ms`), or are seconds. Unknown options are refused.
+///
+/// | option | the setting of `[redis]` that it replaces |
+/// |---|---|
+/// | `db`, `virtual_host` | `db` |
+/// | `socket_connect_timeout`, `connect_timeout` | `connect_timeout` |
+/// | `socket_timeout`, `command_timeout` | `command_timeout` |
+/// | `socket_keepalive` (`true` or `false`), `tcp_keepalive` (a duration) | `tcp_keepalive` |
+/// | `health_check_interval` | `health_check_interval` |
+/// | `retry_on_timeout` (`true` or `false`), `command_attempts` | `command_attempts` |
+/// | `max_connections`, `pool_size` | `pool_size` |
+/// | `ssl_ca_certs`, `ca_file` | `tls.ca_file` |
+/// | `ssl_certfile`, `cert_file`; `ssl_keyfile`, `key_file` | `tls.cert_file`; `tls.key_file` |
+/// | `sentinel_username`, `sentinel_password` | none: the sentinels' own credentials |
+/// | `ssl_cert_reqs`, `ssl_check_hostname` | none: `required` and `true` only, certificates are always checked |
 #[derive(Clone, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
 pub struct RedisUrl {
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    pub(crate) place: Place,
+    pub(crate) tls: bool,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
     pub(crate) database: Option<u8>,
+    pub(crate) options: UrlOptions,
 }
 
-impl Default for RedisUrl {
-    fn default() -> Self {
+/// What to connect to.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) enum Place {
+    Cluster(Vec<Address>),
+    Sentinel {
+        sentinels: Vec<Address>,
+        service: String,
+        username: Option<String>,
+        password: Option<String>,
+    },
+    Server(Address),
+    Socket(PathBuf),
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Address {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Scheme {
+    Cluster,
+    Sentinel,
+    Server,
+    Socket,
+}
+
+impl RedisUrl {
+    pub(crate) fn of_server(host: String, port: u16) -> Self {
+        Self::of(Place::Server(Address { host, port }), false)
+    }
+
+    /// A short name for labels, such as `127.0.0.1:6379/0`.
+    pub(crate) fn name(&self) -> String {
+        let database = self.database.unwrap_or(0);
+        match &self.place {
+            Place::Cluster(nodes) => Listed(nodes).to_string(),
+            Place::Sentinel { service, .. } => format!("{service}/{database}"),
+            Place::Server(address) => format!("{}:{}/{database}", address.host, address.port),
+            Place::Socket(path) => format!("{}/{database}", path.display()),
+        }
+    }
+
+    fn of(place: Place, tls: bool) -> Self {
         Self {
-            host: "127.0.0.1".to_owned(),
-            port: DEFAULT_PORT,
+            place,
+            tls,
             username: None,
             password: None,
             database: None,
+            options: UrlOptions::default(),
         }
     }
 }
@@ -32,26 +112,83 @@ impl std::str::FromStr for RedisUrl {
     type Err = ConfigError;
 
     fn from_str(url: &str) -> Result<Self, ConfigError> {
-        let rest = strip_scheme(url.trim())?;
-        if rest.contains(['?', '#']) {
+        let (scheme, tls, rest) = split_scheme(url.trim())?;
+        if rest.contains('#') {
             return Err(invalid(
-                "options after ? are not supported in a redis url yet, use the keys of the section [redis]",
+                "a redis url has no part behind a #: write %23 for a # in a password",
             ));
         }
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         // The last @ ends the credentials: a password that was pasted unencoded may hold others.
-        let (credentials, address) = match authority.rsplit_once('@') {
-            Some((credentials, address)) => (Some(credentials), address),
+        let (credentials, hosts) = match authority.rsplit_once('@') {
+            Some((credentials, hosts)) => (Some(credentials), hosts),
             None => (None, authority),
         };
         let (username, password) = parse_credentials(credentials)?;
-        let (host, port) = parse_address(address)?;
+        let options::Parsed {
+            options,
+            database,
+            socket,
+            sentinel,
+        } = options::parse(query)?;
+
+        let mut numbered = database;
+        let place = match (scheme, socket) {
+            (Scheme::Server, Some(socket)) if matches!(hosts, "" | "localhost") => {
+                add_database(&mut numbered, parse_database(path)?)?;
+                Place::Socket(socket)
+            }
+            (Scheme::Socket, socket) => Place::Socket(parse_socket(hosts, path, socket)?),
+            (_, Some(_)) => {
+                return Err(invalid(
+                    "the option path of a redis url names a unix socket, and the url names a host as well",
+                ));
+            }
+            (Scheme::Server, None) => {
+                add_database(&mut numbered, parse_database(path)?)?;
+                Place::Server(parse_address(hosts, SERVER_PORT)?)
+            }
+            (Scheme::Cluster, None) => {
+                add_database(&mut numbered, parse_database(path)?)?;
+                if numbered.is_some_and(|database| database != 0) {
+                    return Err(invalid("a redis cluster has the database 0 only"));
+                }
+                Place::Cluster(parse_addresses(hosts, SERVER_PORT)?)
+            }
+            (Scheme::Sentinel, None) => {
+                let (service, database) = path.split_once('/').unwrap_or((path, ""));
+                add_database(&mut numbered, parse_database(database)?)?;
+                if service.is_empty() {
+                    return Err(invalid(
+                        "the redis url lacks the name under which the sentinels know the primary, as in \
+                         redis-sentinel://host:26379/mymaster",
+                    ));
+                }
+                Place::Sentinel {
+                    sentinels: parse_addresses(hosts, SENTINEL_PORT)?,
+                    service: percent_decode(service, "service")?,
+                    username: sentinel.0.clone(),
+                    password: sentinel.1.clone(),
+                }
+            }
+        };
+        if scheme != Scheme::Sentinel && sentinel != (None, None) {
+            return Err(invalid(
+                "the options sentinel_username and sentinel_password need a url that begins with redis-sentinel://",
+            ));
+        }
+        if !tls && let Some(option) = options.needs_tls() {
+            return Err(invalid(format!(
+                "the option {option} of the redis url has no effect without TLS: begin the url with rediss://"
+            )));
+        }
         Ok(Self {
-            host,
-            port,
             username,
             password,
-            database: parse_database(path)?,
+            database: numbered,
+            options,
+            ..Self::of(place, tls)
         })
     }
 }
@@ -64,17 +201,26 @@ impl TryFrom<String> for RedisUrl {
     }
 }
 
-/// The URL without its credentials.
+/// The URL without its credentials and options.
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "redis://[{}]:{}", self.host, self.port)?;
-        } else {
-            write!(f, "redis://{}:{}", self.host, self.port)?;
+        let secure = if self.tls { "s" } else { "" };
+        match &self.place {
+            Place::Cluster(nodes) => write!(f, "redis{secure}-cluster://{}", Listed(nodes))?,
+            Place::Sentinel {
+                sentinels, service, ..
+            } => write!(
+                f,
+                "redis{secure}-sentinel://{}/{service}",
+                Listed(sentinels)
+            )?,
+            Place::Server(address) => write!(f, "redis{secure}://{address}")?,
+            Place::Socket(path) => write!(f, "unix://{}", path.display())?,
         }
-        match self.database {
-            Some(database) => write!(f, "/{database}"),
-            None => Ok(()),
+        match (self.database, &self.place) {
+            (Some(database), Place::Socket(_)) => write!(f, "?db={database}"),
+            (Some(database), _) => write!(f, "/{database}"),
+            (None, _) => Ok(()),
         }
     }
 }
@@ -85,26 +231,55 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-fn strip_scheme(url: &str) -> Result<&str, ConfigError> {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(invalid(
-            "a redis url begins with redis://, as in redis://127.0.0.1:6379",
-        ));
-    };
-    match scheme.to_ascii_lowercase().as_str() {
-        "redis" => Ok(rest),
-        "rediss" | "valkeys" => Err(invalid("TLS (rediss://) is not supported yet")),
-        "unix" | "redis+socket" | "redis+unix" | "socket" => {
-            Err(invalid("Unix sockets are not supported yet"))
-        }
-        "redis-cluster" | "rediss-cluster" => Err(invalid("Redis Cluster is not supported yet")),
-        "redis-sentinel" | "rediss-sentinel" | "sentinel" => {
-            Err(invalid("Redis Sentinel is not supported yet"))
-        }
-        _ => Err(invalid(
-            "a redis url begins with redis://, as in redis://127.0.0.1:6379",
-        )),
+/// As it is displayed: without credentials.
+impl Serialize for RedisUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+struct Listed<'a>(&'a [Address]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, address) in self.0.iter().enumerate() {
+            let separator = if nth == 0 { "" } else { "," };
+            write!(f, "{separator}{address}")?;
+        }
+        Ok(())
+    }
+}
+
+fn split_scheme(url: &str) -> Result<(Scheme, bool, &str), ConfigError> {
+    let known = url.split_once("://").and_then(|(scheme, rest)| {
+        let (scheme, tls) = match scheme.to_ascii_lowercase().as_str() {
+            "redis" | "valkey" => (Scheme::Server, false),
+            "rediss" | "valkeys" => (Scheme::Server, true),
+            "redis-cluster" | "valkey-cluster" => (Scheme::Cluster, false),
+            "rediss-cluster" | "valkeys-cluster" => (Scheme::Cluster, true),
+            "redis-sentinel" | "valkey-sentinel" => (Scheme::Sentinel, false),
+            "rediss-sentinel" | "valkeys-sentinel" => (Scheme::Sentinel, true),
+            "redis+socket" | "redis+unix" | "socket" | "unix" => (Scheme::Socket, false),
+            _ => return None,
+        };
+        Some((scheme, tls, rest))
+    });
+    known.ok_or_else(|| {
+        invalid(
+            "a redis url begins with redis://, rediss://, unix://, redis-sentinel:// or redis-cluster://, as in \
+             redis://127.0.0.1:6379",
+        )
+    })
 }
 
 fn parse_credentials(
@@ -130,7 +305,33 @@ fn parse_credentials(
     Ok((username, password))
 }
 
-fn parse_address(address: &str) -> Result<(String, u16), ConfigError> {
+fn parse_socket(host: &str, path: &str, option: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+    if !matches!(host, "" | "localhost") {
+        return Err(invalid(
+            "a unix socket has no host: write three slashes, as in unix:///run/redis.sock",
+        ));
+    }
+    match (path.is_empty(), option) {
+        (true, Some(path)) => Ok(path),
+        (false, None) => {
+            let path = percent_decode(path, "path of the socket")?;
+            Ok(PathBuf::from(format!("/{path}")))
+        }
+        (true, None) => Err(invalid(
+            "the redis url lacks the path of the unix socket, as in unix:///run/redis.sock",
+        )),
+        (false, Some(_)) => Err(invalid("the redis url names two paths of a unix socket")),
+    }
+}
+
+fn parse_addresses(hosts: &str, default_port: u16) -> Result<Vec<Address>, ConfigError> {
+    hosts
+        .split(',')
+        .map(|host| parse_address(host.trim(), default_port))
+        .collect()
+}
+
+fn parse_address(address: &str, default_port: u16) -> Result<Address, ConfigError> {
     let (host, port) = match address.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest
@@ -145,6 +346,12 @@ fn parse_address(address: &str) -> Result<(String, u16), ConfigError> {
                 port => (host, port),
             }
         }
+        None if address.contains(',') => {
+            return Err(invalid(
+                "several hosts in a redis url are those of sentinels (redis-sentinel://) or of a cluster \
+                 (redis-cluster://)",
+            ));
+        }
         None => match address.split_once(':') {
             Some((_, port)) if port.contains(':') => {
                 return Err(invalid(
@@ -155,16 +362,11 @@ fn parse_address(address: &str) -> Result<(String, u16), ConfigError> {
             None => (address, None),
         },
     };
-    if address.contains(',') {
-        return Err(invalid(
-            "several hosts in one redis url are not supported yet",
-        ));
-    }
     if host.is_empty() {
         return Err(invalid("the redis url lacks a host"));
     }
     let port = match port {
-        None | Some("") => DEFAULT_PORT,
+        None | Some("") => default_port,
         Some(port) => match port.parse() {
             Ok(port) if port != 0 => port,
             _ => {
@@ -174,7 +376,10 @@ fn parse_address(address: &str) -> Result<(String, u16), ConfigError> {
             }
         },
     };
-    Ok((host.to_owned(), port))
+    Ok(Address {
+        host: host.to_owned(),
+        port,
+    })
 }
 
 fn parse_database(path: &str) -> Result<Option<u8>, ConfigError> {
@@ -187,6 +392,14 @@ fn parse_database(path: &str) -> Result<Option<u8>, ConfigError> {
             "the database in the redis url is not a number between 0 and 255, as in redis://host/2",
         )
     })
+}
+
+fn add_database(database: &mut Option<u8>, other: Option<u8>) -> Result<(), ConfigError> {
+    if database.is_some() && other.is_some() && *database != other {
+        return Err(invalid("the redis url names two databases"));
+    }
+    *database = database.or(other);
+    Ok(())
 }
 
 fn percent_decode(text: &str, what: &str) -> Result<String, ConfigError> {
@@ -219,84 +432,5 @@ fn invalid(message: impl Into<String>) -> ConfigError {
     ConfigError::new(message)
 }
 
-const DEFAULT_PORT: u16 = 6379;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn url(text: &str) -> RedisUrl {
-        text.parse()
-            .unwrap_or_else(|error| panic!("{text}: {error}"))
-    }
-
-    fn refusal(text: &str) -> String {
-        let error = text.parse::<RedisUrl>().expect_err(text);
-        error.to_string()
-    }
-
-    #[test]
-    fn a_url_gives_all_its_parts() {
-        let full = url("redis://app:p%40ss%2Fw%25@redis.internal:6380/3");
-        assert_eq!(full.host, "redis.internal");
-        assert_eq!(full.port, 6380);
-        assert_eq!(full.username.as_deref(), Some("app"));
-        assert_eq!(full.password.as_deref(), Some("p@ss/w%"));
-        assert_eq!(full.database, Some(3));
-        assert_eq!(url("redis://127.0.0.1:6379"), RedisUrl::default());
-        assert_eq!(url("REDIS://127.0.0.1/"), RedisUrl::default());
-        assert_eq!(url("redis://[::1]:7000").host, "::1");
-        assert_eq!(url("redis://[::1]").port, 6379);
-        assert_eq!(url("redis://:00123@h").password.as_deref(), Some("00123"));
-        assert_eq!(url("redis://:@h").password, None);
-        assert_eq!(url("redis://:a@b:c@h").password.as_deref(), Some("a@b:c"));
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_url_is_said() {
-        for (text, why) in [
-            ("", "begins with redis://"),
-            ("localhost:6379", "begins with redis://"),
-            ("http://h", "begins with redis://"),
-            ("rediss://h", "TLS"),
-            ("unix:///run/redis.sock", "Unix sockets"),
-            ("redis+socket:///run/redis.sock", "Unix sockets"),
-            ("redis-cluster://h", "Cluster"),
-            ("redis-sentinel://h", "Sentinel"),
-            ("redis://a,b", "several hosts"),
-            ("redis://", "lacks a host"),
-            ("redis://:6379", "lacks a host"),
-            ("redis://h:0", "port"),
-            ("redis://h:65536", "port"),
-            ("redis://h:port", "port"),
-            ("redis://[::1", "]"),
-            ("redis://[::1]7000", "]"),
-            ("redis://::1", "[::1]"),
-            ("redis://h/x", "database"),
-            ("redis://h/256", "database"),
-            ("redis://h/-1", "database"),
-            ("redis://h?db=1", "[redis]"),
-            ("redis://user@h", "without a password"),
-            ("redis://:100%@h", "%25"),
-            ("redis://:%FF@h", "UTF-8"),
-        ] {
-            let error = refusal(text);
-            assert!(error.contains(why), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_password_is_never_shown() {
-        let login = url("redis://app:hunter2@h:1/2");
-        assert_eq!(login.to_string(), "redis://h:1/2");
-        assert!(!format!("{login:?}").contains("hunter2"));
-        for text in [
-            "redis://app:hunter2%@h",
-            "redis://app:hunter2@h:port",
-            "rediss://app:hunter2@h",
-            "redis://app:hunter2",
-        ] {
-            assert!(!refusal(text).contains("hunter2"), "{text}");
-        }
-    }
-}
+const SERVER_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;

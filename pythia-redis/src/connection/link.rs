@@ -4,23 +4,22 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fred::clients::Client;
+use fred::clients::{Client, WithOptions};
 use fred::interfaces::{ClientLike, EventInterface, MetricsInterface};
-use fred::types::config::{
-    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, ServerConfig, TcpConfig,
-    UnresponsiveConfig,
-};
-use fred::types::{ClientState, ConnectHandle};
+use fred::types::config::{Options, Server};
+use fred::types::{ClientState, ClusterHash, ConnectHandle, CustomCommand, Resp3Frame, Value};
+use fred::util::redis_keyslot;
 use futures_util::poll;
 use pythia_core::admin::ServerStats;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::diagnose;
+use super::endpoint::Endpoint;
 use super::reply::Reply;
 use super::stats::Counters;
-use crate::config::RedisConfig;
-use crate::error::{Kind, RedisError};
+use crate::error::{Kind, RedisError, User};
 
 /// What a connection is for; it decides which time-outs and limits apply.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,7 +36,7 @@ pub(super) enum Role {
 #[derive(Debug)]
 pub(super) struct Link {
     role: Role,
-    config: Arc<RedisConfig>,
+    endpoint: Arc<Endpoint>,
     counters: Arc<Counters>,
     live: Mutex<Option<Arc<Live>>>,
     /// Whether anyone has asked for it yet. A connection that nobody needs is not down.
@@ -53,6 +52,8 @@ pub(super) struct Link {
 pub(super) struct Live {
     pub(super) client: Client,
     task: Task,
+    pub(super) is_cluster: bool,
+    pub(super) user: Arc<User>,
     events: Mutex<Events>,
     /// When a command was answered last.
     answered: Mutex<Instant>,
@@ -76,10 +77,10 @@ struct Events {
 }
 
 impl Link {
-    pub(super) fn new(role: Role, config: Arc<RedisConfig>, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(role: Role, endpoint: Arc<Endpoint>, counters: Arc<Counters>) -> Self {
         Self {
             role,
-            config,
+            endpoint,
             counters,
             live: Mutex::new(None),
             wanted: AtomicBool::new(false),
@@ -131,6 +132,10 @@ impl Link {
         Ok(live)
     }
 
+    pub(super) fn health_check_interval(&self) -> Duration {
+        self.endpoint.config.health_check_interval
+    }
+
     pub(super) fn fill(&self, stats: &mut ServerStats) {
         if !self.wanted.load(Relaxed) {
             return;
@@ -159,23 +164,25 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Live, RedisError> {
-        let attempt = timeout(self.config.connect_timeout, self.attempt());
-        let outcome = match attempt.await {
+        let patience = self.endpoint.config.connect_timeout;
+        let outcome = match timeout(patience, self.attempt()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(RedisError::new(
-                Kind::Unavailable,
-                format!(
-                    "no connection within {:?}; a server that expects TLS on this port looks the same",
-                    self.config.connect_timeout
-                ),
+                Kind::TimedOut,
+                format!("no connection within {patience:?}"),
             )),
         };
-        outcome.map_err(|error| error.connecting_to(&self.config.url))
+        match outcome {
+            Ok(live) => Ok(live),
+            Err(error) => Err(diagnose::plainly(error, &self.endpoint)
+                .await
+                .connecting_to(&self.endpoint.server)),
+        }
     }
 
     async fn attempt(&self) -> Result<Live, RedisError> {
-        let client = self.client();
-        let events = Events {
+        let client = self.endpoint.client(self.role);
+        let mut events = Events {
             errors: client.error_rx(),
             connects: client.reconnect_rx(),
             last_error: None,
@@ -192,66 +199,22 @@ impl Link {
             outcome = &mut task.0 => outcome.map_err(|ended| RedisError::new(Kind::Other, ended.to_string()))??,
         }
         drop(connected);
+        diagnose::refuse_too_old(client.server_version().as_ref())?;
+        if self.endpoint.is_cluster() {
+            // One for each master: together they are the first connection, not reconnects.
+            events.drain();
+            events.established = events.established.min(1);
+        }
         Ok(Live {
             client,
             task,
+            is_cluster: self.endpoint.is_cluster(),
+            user: Arc::clone(&self.endpoint.user),
             events: Mutex::new(events),
             answered: Mutex::new(Instant::now()),
             given_up: Mutex::new(None),
             counters: Arc::clone(&self.counters),
         })
-    }
-
-    fn client(&self) -> Client {
-        let config = &self.config;
-        let url = &config.url;
-        let settings = Config {
-            // The first attempt answers instead of retrying in silence; our callers retry, and say why.
-            fail_fast: true,
-            server: ServerConfig::Centralized {
-                server: Server::new(url.host.clone(), url.port),
-            },
-            username: url.username.clone(),
-            password: url.password.clone(),
-            database: url.database,
-            ..Config::default()
-        };
-        let performance = PerformanceConfig {
-            default_command_timeout: match self.role {
-                Role::Ordinary | Role::Subscriber { .. } => config.command_timeout,
-                // It would also cut a blocking read, whose message would then go to nobody.
-                Role::Reader => Duration::ZERO,
-            },
-            broadcast_channel_capacity: match self.role {
-                Role::Subscriber { buffer } => buffer,
-                Role::Ordinary | Role::Reader => EVENT_CAPACITY,
-            },
-            ..PerformanceConfig::default()
-        };
-        let silence = config.command_timeout / 2;
-        let connection = ConnectionConfig {
-            connection_timeout: config.connect_timeout,
-            internal_command_timeout: config.connect_timeout,
-            max_command_attempts: match self.role {
-                Role::Ordinary | Role::Subscriber { .. } => COMMAND_ATTEMPTS,
-                Role::Reader => 1,
-            },
-            unresponsive: match self.role {
-                Role::Ordinary => UnresponsiveConfig {
-                    max_timeout: Some(silence),
-                    interval: (silence / 4).max(Duration::from_millis(10)),
-                },
-                // fred never applies it to blocking commands and subscriptions: `Reader` and `Subscriber` do.
-                Role::Reader | Role::Subscriber { .. } => UnresponsiveConfig::default(),
-            },
-            tcp: TcpConfig {
-                nodelay: Some(true),
-                ..TcpConfig::default()
-            },
-            ..ConnectionConfig::default()
-        };
-        let policy = reconnect_policy(config);
-        Client::new(settings, Some(performance), Some(connection), Some(policy))
     }
 }
 
@@ -290,6 +253,12 @@ impl Live {
 
     /// Drops the connection and makes a new one; waits for that at most so long.
     pub(super) async fn reconnect(&self, patience: Duration) {
+        if self.is_cluster {
+            // fred would keep every connection of a cluster that does not look broken to it. Without its task this
+            // client is none any more, and whoever needs one next makes it.
+            self.task.0.abort();
+            return;
+        }
         // The outcome shows in the next command; a reconnect that takes longer goes on by itself.
         let _outcome = timeout(patience, self.client.force_reconnection()).await;
     }
@@ -303,7 +272,64 @@ impl Live {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.client.is_connected() && !self.events().down
+        // Of a cluster one node may be down while the others answer; commands for that one fail by themselves.
+        let down = self.events().down && !self.is_cluster;
+        self.client.is_connected() && !down && !self.task.0.is_finished()
+    }
+
+    pub(super) fn read(
+        &self,
+        answer: Result<Resp3Frame, fred::error::Error>,
+    ) -> Result<Reply, RedisError> {
+        answer
+            .map_err(RedisError::from)
+            .and_then(Reply::from_frame)
+            .map_err(|error| error.met_by(&self.user))
+    }
+
+    /// Leads a command to the node of a cluster that has its first key. fred takes only the number of a slot from a
+    /// custom command; by itself it would hash the first text there is, such as a script's digest.
+    pub(super) fn route(&self, command: &mut CustomCommand, values: &[Value]) {
+        if !self.is_cluster {
+            return;
+        }
+        let key = match command.cluster_hash {
+            ClusterHash::FirstKey => 0,
+            ClusterHash::Offset(offset) => offset,
+            _ => return,
+        };
+        if let Some(key) = values.get(key).and_then(Value::as_bytes) {
+            command.cluster_hash = ClusterHash::Custom(redis_keyslot(key));
+        }
+    }
+
+    /// The client for a command that is written once, to a connection that is up, or not at all: what is called while the
+    /// connection is down would be written when it is up again, for a caller who has long been told that it failed.
+    pub(super) fn once(&self, timeout: Option<Duration>) -> WithOptions<Client> {
+        self.client.with_options(&Options {
+            fail_fast: true,
+            max_attempts: Some(1),
+            timeout,
+            ..Options::default()
+        })
+    }
+
+    /// Asks a connection that was silent for so long whether it still leads anywhere, and makes a new one if not.
+    pub(super) async fn check(&self, silence: Duration, next: &CustomCommand) {
+        let silent = Instant::now().saturating_duration_since(*lock(&self.answered));
+        if silent < silence || !self.is_up() {
+            return;
+        }
+        let asked = Instant::now();
+        let ping = CustomCommand::new_static("PING", next.cluster_hash.clone(), false);
+        let answer = self.client.custom_raw(ping, Vec::<Value>::new());
+        match timeout(CHECK_PATIENCE, answer).await {
+            Ok(_) => *lock(&self.answered) = Instant::now(),
+            Err(_) if *lock(&self.answered) < asked && self.may_give_up() => {
+                self.reconnect(GIVE_UP_PATIENCE).await;
+            }
+            Err(_) => {}
+        }
     }
 
     /// The events until now, with the reconnects among them counted.
@@ -359,77 +385,14 @@ impl Events {
     }
 }
 
-/// Each connection draws its own: those that were lost together don't come back together.
-fn reconnect_policy(config: &RedisConfig) -> ReconnectPolicy {
-    let shortest = config.reconnect_min_delay;
-    // fred cuts the jitter off with the rest of what exceeds the longest pause, so that one is jittered here.
-    let longest = config
-        .reconnect_max_delay
-        .mul_f64(rand::random_range(0.75..1.0));
-    let mut policy = ReconnectPolicy::new_exponential(0, millis(shortest), millis(longest), 2);
-    policy.set_jitter(millis(shortest));
-    policy
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No section leaves its data half changed, so a panic elsewhere in one does no harm.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whole milliseconds; never none of them, which would be no pause at all.
-fn millis(duration: Duration) -> u32 {
-    duration.as_millis().try_into().unwrap_or(u32::MAX).max(1)
-}
-
-/// How often a command is written at most, when connection after connection is lost under it.
-const COMMAND_ATTEMPTS: u32 = 3;
-/// Room for connection events that nobody has counted yet; more of them are still counted, by their number.
-const EVENT_CAPACITY: usize = 16;
+/// How long a sign of life may take.
+const CHECK_PATIENCE: Duration = Duration::from_secs(2);
 const GIVE_UP_INTERVAL: Duration = Duration::from_secs(1);
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a lost connection is looked at. fred tells of changes too, but not in a way that misses none.
 const STATE_POLL: Duration = Duration::from_millis(20);
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    /// Of so many connections that were lost together.
-    fn pauses(config: &RedisConfig, attempt: usize) -> Vec<u64> {
-        let connections = (0..100).map(|_| reconnect_policy(config));
-        let pause =
-            |mut policy: ReconnectPolicy| (0..attempt).filter_map(|_| policy.next_delay()).last();
-        connections.filter_map(pause).collect()
-    }
-
-    #[test]
-    fn connections_that_are_lost_together_come_back_apart() {
-        let config = RedisConfig::default();
-        for (attempt, range) in [
-            (1, 50..=100),
-            (3, 200..=250),
-            (7, 1_500..=2_000),
-            (50, 1_500..=2_000),
-        ] {
-            let pauses = pauses(&config, attempt);
-            assert!(
-                pauses.iter().all(|pause| range.contains(pause)),
-                "{pauses:?}"
-            );
-            let apart: BTreeSet<_> = pauses.iter().collect();
-            assert!(apart.len() > 10, "attempt {attempt}: {pauses:?}");
-        }
-    }
-
-    #[test]
-    fn there_is_always_a_pause() {
-        let config = RedisConfig {
-            reconnect_min_delay: Duration::from_micros(1),
-            reconnect_max_delay: Duration::from_micros(1),
-            ..RedisConfig::default()
-        };
-        assert_eq!(pauses(&config, 3), [1; 100]);
-    }
-}

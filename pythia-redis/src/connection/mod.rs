@@ -28,7 +28,7 @@
 //! ```text
 //! static CLAIM: Script = Script::new("list/claim", include_str!("../scripts/list/claim.lua"));
 //!
-//! let redis = Redis::new(config);
+//! let redis = Redis::new(config)?;
 //! let mut reader = redis.reader();
 //! let wait = Args::new().key(&keys.ready).key(&keys.inbox).arg("RIGHT").arg("LEFT").arg("1");
 //! reader.blocking("BLMOVE", wait, ONE_SECOND).await?;
@@ -40,12 +40,15 @@
 //! redis.pool().command("LPUSH", Args::new().key(&keys.ready).args(payloads)).await?;
 //! ```
 
+mod diagnose;
+mod endpoint;
 mod link;
 mod reply;
 mod stats;
 mod subscriber;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
+mod tls;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -53,17 +56,19 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use fred::interfaces::ClientLike;
-use fred::types::config::Options;
-use fred::types::{ClusterHash, CustomCommand, Resp3Frame, Value};
+use fred::types::{ClusterHash, CustomCommand, Value};
+use pythia_core::ConfigError;
 use pythia_core::admin::ServerStats;
 use pythia_core::observe::{Event, Observer};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use self::link::{Link, Role};
+use self::endpoint::Endpoint;
+use self::link::{Link, Live, Role};
 use self::stats::Counters;
 use crate::config::RedisConfig;
 use crate::error::{Kind, RedisError};
 use crate::script::Script;
+use crate::url::RedisUrl;
 
 pub(crate) use self::reply::{Args, Reply};
 pub(crate) use self::subscriber::{Channels, Notice, Subscriber};
@@ -74,7 +79,8 @@ pub(crate) struct Redis(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    config: Arc<RedisConfig>,
+    endpoint: Arc<Endpoint>,
+    store: Option<Redis>,
     counters: Arc<Counters>,
     pool: Connection,
     control: Arc<Link>,
@@ -88,6 +94,12 @@ pub(crate) struct Connection {
     links: Arc<[Arc<Link>]>,
     turn: Arc<AtomicUsize>,
     counters: Arc<Counters>,
+    /// How long a connection may be silent before it is asked for a sign of life.
+    silence: Duration,
+    /// How often a command is sent at most by this connection itself, where it does not leave that to fred.
+    attempts: u32,
+    /// How long to wait for a lost connection before giving up; `None`: as long as a command may take.
+    patience: Option<Duration>,
 }
 
 /// A connection for commands that wait for data. One command at a time.
@@ -102,11 +114,27 @@ pub(crate) struct Reader {
 
 impl Redis {
     /// Connects to nothing yet.
-    pub(crate) fn new(config: RedisConfig) -> Self {
-        let config = Arc::new(config);
+    ///
+    /// # Errors
+    /// If the settings contradict each other, or a file that TLS needs can't be used.
+    pub(crate) fn new(config: RedisConfig) -> Result<Self, ConfigError> {
+        config.check()?;
+        let store = match &config.store_url {
+            Some(url) => Some(Self::at(Endpoint::new(config.clone(), url.clone())?, None)),
+            None => None,
+        };
+        let server = config.server();
+        Ok(Self::at(Endpoint::new(config, server)?, store))
+    }
+
+    fn at(endpoint: Endpoint, store: Option<Self>) -> Self {
+        let endpoint = Arc::new(endpoint);
         let counters = Arc::new(Counters::default());
-        let link = |role| Arc::new(Link::new(role, Arc::clone(&config), Arc::clone(&counters)));
-        let pool: Arc<[_]> = (0..config.pool_size.get())
+        let link = |role| {
+            let (endpoint, counters) = (Arc::clone(&endpoint), Arc::clone(&counters));
+            Arc::new(Link::new(role, endpoint, counters))
+        };
+        let pool: Arc<[_]> = (0..endpoint.config.pool_size.get())
             .map(|_| link(Role::Ordinary))
             .collect();
         let control = link(Role::Subscriber {
@@ -114,15 +142,27 @@ impl Redis {
         });
         Self(Arc::new(Shared {
             links: Mutex::new(pool.iter().chain([&control]).map(Arc::downgrade).collect()),
-            pool: Connection::new(pool, &counters),
+            pool: Connection::new(pool, &endpoint, &counters),
             control,
-            config,
+            store,
+            endpoint,
             counters,
         }))
     }
 
+    /// The settings, with the options of the URL in their places.
     pub(crate) fn config(&self) -> &RedisConfig {
-        &self.0.config
+        &self.0.endpoint.config
+    }
+
+    /// Where it is. Displayed without credentials.
+    pub(crate) fn server(&self) -> &RedisUrl {
+        &self.0.endpoint.server
+    }
+
+    /// Where the key-value store is: here, unless the settings name another place.
+    pub(crate) fn store(&self) -> &Self {
+        self.0.store.as_ref().unwrap_or(self)
     }
 
     /// The connections shared by publishing, upkeep, administration and the store.
@@ -130,15 +170,23 @@ impl Redis {
         &self.0.pool
     }
 
+    /// The same connections for publishing, which does not wait long for one that is lost.
+    pub(crate) fn publisher(&self) -> Connection {
+        Connection {
+            patience: Some(self.config().publish_wait),
+            ..self.0.pool.clone()
+        }
+    }
+
     /// A connection of its own, so that settling waits for nobody.
     pub(crate) fn dedicated(&self) -> Connection {
         let link = self.link(Role::Ordinary);
-        Connection::new(Arc::new([link]), &self.0.counters)
+        Connection::new(Arc::new([link]), &self.0.endpoint, &self.0.counters)
     }
 
     /// A connection of its own for blocking commands.
     pub(crate) fn reader(&self) -> Reader {
-        let config = &self.0.config;
+        let config = self.config();
         Reader {
             link: self.link(Role::Reader),
             counters: Arc::clone(&self.0.counters),
@@ -183,7 +231,7 @@ impl Redis {
     fn link(&self, role: Role) -> Arc<Link> {
         let link = Arc::new(Link::new(
             role,
-            Arc::clone(&self.0.config),
+            Arc::clone(&self.0.endpoint),
             Arc::clone(&self.0.counters),
         ));
         let mut links = self.0.links.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,11 +242,14 @@ impl Redis {
 }
 
 impl Connection {
-    fn new(links: Arc<[Arc<Link>]>, counters: &Arc<Counters>) -> Self {
+    fn new(links: Arc<[Arc<Link>]>, endpoint: &Endpoint, counters: &Arc<Counters>) -> Self {
         Self {
             links,
             turn: Arc::default(),
             counters: Arc::clone(counters),
+            silence: endpoint.config.health_check_interval,
+            attempts: endpoint.config.command_attempts.get(),
+            patience: None,
         }
     }
 
@@ -240,9 +291,38 @@ impl Connection {
 
     async fn send(&self, command: CustomCommand, values: Vec<Value>) -> Result<Reply, RedisError> {
         let turn = self.turn.fetch_add(1, Relaxed) % self.links.len();
-        let live = self.links[turn].live().await?;
+        let link = &self.links[turn];
+        let Some(patience) = self.patience else {
+            let live = link.live().await?;
+            return self.send_on(&live, &live.client, command, values).await;
+        };
+        // fred would keep a command whose connection is lost for as long as a command may take.
+        let mut attempts = self.attempts;
+        loop {
+            let live = link.connected(patience).await?;
+            attempts -= 1;
+            let (command, values) = (command.clone(), values.clone());
+            match self.send_on(&live, &live.once(None), command, values).await {
+                Err(error) if error.kind() == Kind::Unavailable && attempts > 0 => {
+                    // By then the loss of the connection has come round.
+                    sleep(LOSS_SHOWS).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn send_on(
+        &self,
+        live: &Live,
+        client: &impl ClientLike,
+        mut command: CustomCommand,
+        values: Vec<Value>,
+    ) -> Result<Reply, RedisError> {
+        live.route(&mut command, &values);
+        live.check(self.silence, &command).await;
         let sent = Instant::now();
-        let outcome = read(live.client.custom_raw(command, values).await);
+        let outcome = live.read(client.custom_raw(command, values).await);
         live.learn(sent, &outcome).await;
         outcome.map_err(|error| match error.kind() {
             Kind::TimedOut if !live.is_up() => RedisError::new(
@@ -321,30 +401,24 @@ impl Reader {
 
     async fn send(
         &self,
-        command: CustomCommand,
+        mut command: CustomCommand,
         values: Vec<Value>,
         limit: Duration,
     ) -> Result<Reply, RedisError> {
         let live = self.link.connected(READER_PATIENCE).await?;
-        let client = live.client.with_options(&Options {
-            // Without these a command called while the connection is down would be written when it is up
-            // again, and take a message for a caller who has long been told that it failed.
-            fail_fast: true,
-            max_attempts: Some(1),
-            timeout: Some(limit + self.reconnect_patience + LAST_WORD),
-            ..Options::default()
-        });
+        live.route(&mut command, &values);
+        let client = live.once(Some(limit + self.reconnect_patience + LAST_WORD));
         let sent = Instant::now();
         let mut answer = Box::pin(client.custom_raw(command, values));
         if let Ok(answer) = timeout(limit, &mut answer).await {
-            let outcome = read(answer);
+            let outcome = live.read(answer);
             live.learn(sent, &outcome).await;
             return outcome;
         }
         // Half-open or frozen. The same future stays: its answer may have arrived this very moment, and if not,
         // losing the connection ends it.
         live.reconnect(self.reconnect_patience).await;
-        read(answer.await).map_err(|error| match error.kind() {
+        live.read(answer.await).map_err(|error| match error.kind() {
             Kind::Unavailable => RedisError::new(
                 Kind::TimedOut,
                 format!("silent for {limit:?}, connected anew"),
@@ -397,10 +471,6 @@ fn command(name: &'static str, hash: ClusterHash, blocking: bool) -> CustomComma
     CustomCommand::new_static(name, hash, blocking)
 }
 
-fn read(answer: Result<Resp3Frame, fred::error::Error>) -> Result<Reply, RedisError> {
-    Reply::from_frame(answer?)
-}
-
 fn refuse_flat_data(reply: &Reply) {
     debug_assert!(
         !matches!(reply, Reply::Array(elements) if matches!(elements.first(), Some(Reply::Bytes(_)))),
@@ -410,6 +480,7 @@ fn refuse_flat_data(reply: &Reply) {
 
 /// The first key of `EVALSHA digest numkeys key ...`.
 const SCRIPT_HASH: ClusterHash = ClusterHash::Offset(2);
+const LOSS_SHOWS: Duration = Duration::from_millis(20);
 /// How long a reader waits for a reconnect under way before it reports that there is no connection.
 const READER_PATIENCE: Duration = Duration::from_secs(1);
 /// How much longer than its own wait a blocking command may take.

@@ -1,5 +1,6 @@
 //! Subscriptions: messages, and every gap between them that can be known.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::config::Server;
-use fred::types::{Message, Value};
+use fred::types::{ClusterHash, ClusterStateChange, CustomCommand, Message, Value};
+use fred::util::redis_keyslot;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -51,6 +53,8 @@ pub(crate) struct Subscriber {
     /// Others subscribe on this connection too, so their messages arrive here and are passed over.
     shared: bool,
     session: Option<Session>,
+    /// What a client that was replaced had received and nobody had taken.
+    backlog: VecDeque<Notice>,
 }
 
 /// A subscription on one client, until that client is replaced.
@@ -60,6 +64,10 @@ struct Session {
     messages: Receiver<Message>,
     connects: Receiver<Server>,
     errors: Receiver<(fred::error::Error, Option<Server>)>,
+    /// Tells of slots that have moved.
+    moves: Receiver<Vec<ClusterStateChange>>,
+    /// How long it may be silent before the server is asked for a sign of life.
+    silence: Duration,
     /// When the server last showed to be there.
     heard: Instant,
     /// Since when nothing arrives.
@@ -85,6 +93,7 @@ impl Subscriber {
             channels,
             shared,
             session: None,
+            backlog: VecDeque::new(),
         }
     }
 
@@ -105,7 +114,12 @@ impl Subscriber {
         let deadline = Instant::now() + wait;
         let shared = self.shared;
         loop {
-            let (session, channels) = self.session().await?;
+            if let Some(notice) = self.backlog.pop_front() {
+                return Ok(Some(notice));
+            }
+            let Some((session, channels)) = self.session().await? else {
+                continue;
+            };
             if let Some(away) = session.gap.take() {
                 return Ok(Some(Notice::Resubscribed { away }));
             }
@@ -123,21 +137,16 @@ impl Subscriber {
                     session.down.get_or_insert_with(Instant::now);
                     session.unsubscribed = true;
                 }
-                Happened::Nothing => return session.check().await.map(|()| None),
+                Happened::Nothing => return session.check(channels).await.map(|()| None),
             }
         }
     }
 
     /// What has already arrived, without waiting: the way to fill a batch.
     pub(crate) fn try_next(&mut self) -> Option<Notice> {
-        let session = self.session.as_mut()?;
-        loop {
-            match session.messages.try_recv() {
-                Ok(message) if self.shared && !self.channels.hold(&message.channel) => {}
-                Ok(message) => return Some(notice(message)),
-                Err(TryRecvError::Lagged(count)) => return Some(Notice::Dropped(count)),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
-            }
+        match self.backlog.pop_front() {
+            Some(notice) => Some(notice),
+            None => self.session.as_mut()?.received(self.shared, &self.channels),
         }
     }
 
@@ -148,33 +157,38 @@ impl Subscriber {
     pub(crate) async fn catch_up(&mut self) -> Result<(), RedisError> {
         match &mut self.session {
             // The answer comes behind all that was published before the question.
-            Some(session) => {
-                let client = session.live.client.clone();
-                session.hear(client.ping::<Value>(None)).await
-            }
+            Some(session) => session.question(&self.channels).await,
             None => Ok(()),
         }
     }
 
-    /// The session, subscribed: a new one if the client was replaced.
-    async fn session(&mut self) -> Result<(&mut Session, &Channels), RedisError> {
+    /// The session, subscribed: a new one if the client was replaced. None if there is a backlog to hand out first.
+    async fn session(&mut self) -> Result<Option<(&mut Session, &Channels)>, RedisError> {
         let live = self.link.live().await?;
+        let silence = self.link.health_check_interval();
         let session = match self.session.take() {
             Some(session) if Arc::ptr_eq(&session.live, &live) => session,
-            Some(old) => Session::new(live, Some(old.down.unwrap_or_else(Instant::now))),
-            None => Session::new(live, None),
+            Some(mut old) => {
+                while let Some(notice) = old.received(self.shared, &self.channels) {
+                    self.backlog.push_back(notice);
+                }
+                Session::new(live, silence, Some(old.down.unwrap_or_else(Instant::now)))
+            }
+            None => Session::new(live, silence, None),
         };
         let session = self.session.insert(session);
         if session.unsubscribed {
             session.subscribe(&self.channels).await?;
         }
-        Ok((session, &self.channels))
+        Ok(self.backlog.is_empty().then_some((session, &self.channels)))
     }
 }
 
 impl Session {
-    fn new(live: Arc<Live>, down: Option<Instant>) -> Self {
+    fn new(live: Arc<Live>, silence: Duration, down: Option<Instant>) -> Self {
         Self {
+            moves: live.client.cluster_change_rx(),
+            silence,
             messages: live.client.message_rx(),
             connects: live.client.reconnect_rx(),
             errors: live.client.error_rx(),
@@ -191,6 +205,7 @@ impl Session {
         self.connects = self.connects.resubscribe();
         self.errors = self.errors.resubscribe();
         let client = self.live.client.clone();
+        let ping = self.ping(channels);
         let confirmed = async {
             // fred answers SUBSCRIBE as soon as it is written. The reply to a PING behind it means that the server
             // has carried it out, and if the server refused, the refusal arrives in place of that reply. They go
@@ -201,7 +216,7 @@ impl Session {
                 Channels::Patterns(names) => together.psubscribe(texts(names)).await?,
                 Channels::Sharded(names) => return client.ssubscribe(texts(names)).await,
             }
-            let _queued: Value = together.ping(None).await?;
+            let _queued: Value = together.custom(ping, Vec::<Value>::new()).await?;
             together.last::<Value>().await.map(drop)
         };
         if let Err(error) = self.hear(confirmed).await {
@@ -212,6 +227,7 @@ impl Session {
             return Err(error);
         }
         self.unsubscribed = false;
+        self.moved();
         let since = |down| Instant::now().saturating_duration_since(down);
         self.gap = self.down.take().map(since);
         Ok(())
@@ -239,16 +255,77 @@ impl Session {
         }
     }
 
+    /// What has arrived and was not taken.
+    fn received(&mut self, shared: bool, channels: &Channels) -> Option<Notice> {
+        loop {
+            match self.messages.try_recv() {
+                Ok(message) if shared && !channels.hold(&message.channel) => {}
+                Ok(message) => return Some(notice(message)),
+                Err(TryRecvError::Lagged(count)) => return Some(Notice::Dropped(count)),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            }
+        }
+    }
+
     /// A half-open connection looks like a silent channel, so silence is questioned now and then.
-    async fn check(&mut self) -> Result<(), RedisError> {
+    async fn check(&mut self, channels: &Channels) -> Result<(), RedisError> {
         if !self.live.is_up() {
             return Err(self.live.why_disconnected());
         }
-        if Instant::now().saturating_duration_since(self.heard) < SILENCE {
+        if self.live.is_cluster && self.down.is_some() {
+            // Some node of the cluster is gone, and it may have been ours. A new client is subscribed once for certain;
+            // to subscribe on this one could mean to be subscribed to two nodes, and to hear everything twice.
+            self.live.reconnect(PATIENCE).await;
             return Ok(());
         }
+        if Instant::now().saturating_duration_since(self.heard) < self.silence {
+            return Ok(());
+        }
+        let since = self.heard;
+        match channels {
+            Channels::Sharded(names) if self.live.is_cluster => {
+                // A slot that moves takes no subscription along. Asking for it again finds the slot wherever it is.
+                let client = self.live.client.clone();
+                self.hear(client.ssubscribe(texts(names))).await?;
+                if self.moved() {
+                    self.gap = Some(Instant::now().saturating_duration_since(since));
+                }
+                Ok(())
+            }
+            _ => self.question(channels).await,
+        }
+    }
+
+    /// Whether slots have moved since this was asked last.
+    fn moved(&mut self) -> bool {
+        let mut moved = false;
+        while let Ok(_) | Err(TryRecvError::Lagged(_)) = self.moves.try_recv() {
+            moved = true;
+        }
+        moved
+    }
+
+    /// Asks the node that has the subscription for a sign of life.
+    async fn question(&mut self, channels: &Channels) -> Result<(), RedisError> {
         let client = self.live.client.clone();
-        self.hear(client.ping::<Value>(None)).await
+        let ping = self.ping(channels);
+        self.hear(client.custom::<Value, Value>(ping, Vec::new()))
+            .await
+    }
+
+    /// A `PING` that reaches the node of a cluster that fred subscribes to: by the client's own id, or by the channel.
+    fn ping(&self, channels: &Channels) -> CustomCommand {
+        let slot = match channels {
+            _ if !self.live.is_cluster => ClusterHash::Random,
+            Channels::Sharded(names) => {
+                let name = names.first().map_or(&[][..], |name| name.as_bytes());
+                ClusterHash::Custom(redis_keyslot(name))
+            }
+            Channels::Exact(_) | Channels::Patterns(_) => {
+                ClusterHash::Custom(redis_keyslot(self.live.client.id().as_bytes()))
+            }
+        };
+        CustomCommand::new_static("PING", slot, false)
     }
 
     /// Waits for a sign of life, and connects anew if there is none.
@@ -258,7 +335,7 @@ impl Session {
     ) -> Result<(), RedisError> {
         match timeout(PATIENCE, sign).await {
             Ok(heard) => {
-                heard?;
+                heard.map_err(|error| RedisError::from(error).met_by(&self.live.user))?;
                 self.heard = Instant::now();
                 Ok(())
             }
@@ -302,6 +379,4 @@ fn texts(names: &[ByteString]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-/// How long a subscription may be silent before the server is asked whether it is still there.
-const SILENCE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -17,7 +17,7 @@ use crate::testing::RedisServer;
 static ECHO: Script = Script::new("test/echo", "return {#ARGV, ARGV}");
 
 fn redis(url: &str) -> Redis {
-    Redis::new(config(url))
+    Redis::new(config(url)).expect("valid settings")
 }
 
 fn config(url: &str) -> RedisConfig {
@@ -56,7 +56,7 @@ fn text(reply: &Reply) -> &str {
 #[test]
 fn every_future_may_move_between_threads() {
     fn send<T: Send>(_: T) {}
-    let redis = Redis::new(RedisConfig::default());
+    let redis = Redis::new(RedisConfig::default()).expect("valid settings");
     let channels = Channels::Exact(Vec::new());
     let (mut reader, mut subscriber) = (redis.reader(), redis.subscriber(1, channels));
     send(redis.pool().command("PING", Args::new()));
@@ -164,10 +164,14 @@ mod first_connect {
         let redis = Redis::new(RedisConfig {
             connect_timeout: Duration::from_millis(200),
             ..config(&url)
-        });
+        })
+        .expect("valid settings");
         let error = run(&redis, "PING", &[]).await.expect_err("nobody answers");
-        assert_eq!(error.kind(), Kind::Unavailable);
-        assert!(error.to_string().contains("TLS"), "{error}");
+        assert_eq!(error.kind(), Kind::TimedOut);
+        assert!(
+            error.to_string().contains("no connection within 200ms"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
@@ -177,12 +181,13 @@ mod first_connect {
         let redis = Redis::new(RedisConfig {
             connect_timeout: Duration::from_millis(200),
             ..config(&url)
-        });
+        })
+        .expect("valid settings");
         let settler = redis.dedicated();
         let began = Instant::now();
         let pings = (0..50).map(|_| settler.command("PING", Args::new()));
         for pong in futures_util::future::join_all(pings).await {
-            assert_eq!(pong.expect_err("nobody answers").kind(), Kind::Unavailable);
+            assert_eq!(pong.expect_err("nobody answers").kind(), Kind::TimedOut);
         }
         assert!(Instant::now() - began < Duration::from_secs(2));
     }
@@ -386,7 +391,8 @@ mod running {
         let redis = Redis::new(RedisConfig {
             command_timeout: Duration::from_secs(1),
             ..config(&line.url())
-        });
+        })
+        .expect("valid settings");
         let settler = redis.dedicated();
         settler.command("PING", Args::new()).await.unwrap();
         line.cut_silently();

@@ -34,7 +34,7 @@ use pythia_core::admin::Admin;
 use pythia_core::broker::{Broker, Endpoint, Guarantee, Maintained, Published, Subscription};
 use pythia_core::observe::Observer;
 use pythia_core::store::KvStore;
-use pythia_core::{BrokerError, Message, QueueName};
+use pythia_core::{BrokerError, ConfigError, Message, QueueName};
 use tokio::sync::Notify;
 
 use self::claims::Claims;
@@ -55,7 +55,7 @@ use crate::store::RedisStore;
 ///
 /// ```no_run
 /// # use pythia_redis::{ListBroker, config::RedisConfig};
-/// let broker = ListBroker::new(RedisConfig::from_url("redis://127.0.0.1:6379")?);
+/// let broker = ListBroker::new(RedisConfig::from_url("redis://127.0.0.1:6379")?)?;
 /// # Ok::<(), pythia_core::ConfigError>(())
 /// ```
 #[derive(Clone)]
@@ -82,13 +82,16 @@ struct Queue {
 
 impl ListBroker {
     /// A broker for the lists of this Redis. Connects to nothing yet.
-    pub fn new(config: RedisConfig) -> Self {
-        Self(Arc::new(Shared {
-            redis: Redis::new(config),
+    ///
+    /// # Errors
+    /// If settings contradict each other or can't be used, or a file that TLS needs can't be read.
+    pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
+        Ok(Self(Arc::new(Shared {
+            redis: Redis::new(config)?,
             worker: random_id(),
             names: Arc::new(Names::new()),
             queues: Mutex::default(),
-        }))
+        })))
     }
 
     fn redis(&self) -> &Redis {
@@ -114,7 +117,7 @@ impl ListBroker {
 /// Which server, without the password.
 impl fmt::Debug for ListBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ListBroker({})", self.0.redis.config().url)
+        write!(f, "ListBroker({})", self.0.redis.server())
     }
 }
 
@@ -217,7 +220,7 @@ impl Broker for ListBroker {
     }
 
     fn store(&self) -> Option<Arc<dyn KvStore>> {
-        Some(Arc::new(RedisStore::new(self.redis().clone())))
+        Some(Arc::new(RedisStore::new(self.redis().store().clone())))
     }
 }
 

@@ -55,7 +55,7 @@ async fn push(
         let args = Args::with_capacity(1 + chunk.len())
             .key(&queue.keys.ready)
             .args(chunk.iter().map(|one| &one.bytes));
-        redis.pool().command("LPUSH", args).await?;
+        redis.publisher().command("LPUSH", args).await?;
     }
     published.extend(batch.into_iter().map(|one| Published::Published(one.id)));
     Ok(published)
@@ -88,7 +88,7 @@ async fn place(
                 .arg(&one.bytes);
         }
         let flags = redis
-            .pool()
+            .publisher()
             .eval(&PUBLISH, &all_keys, args)
             .await?
             .into_array()?;

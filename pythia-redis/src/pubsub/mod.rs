@@ -24,7 +24,7 @@ use pythia_core::broker::{
 use pythia_core::observe::Observer;
 use pythia_core::settlement::Settlement;
 use pythia_core::store::KvStore;
-use pythia_core::{BrokerError, Message, MessageId, QueueName, Receipt};
+use pythia_core::{BrokerError, ConfigError, Message, MessageId, QueueName, Receipt};
 use tokio::sync::Notify;
 
 use self::source::PubSubSource;
@@ -38,7 +38,7 @@ use crate::store::RedisStore;
 ///
 /// ```no_run
 /// # use pythia_redis::{PubSubBroker, config::RedisConfig};
-/// let broker = PubSubBroker::new(RedisConfig::from_url("redis://127.0.0.1:6379")?);
+/// let broker = PubSubBroker::new(RedisConfig::from_url("redis://127.0.0.1:6379")?)?;
 /// # Ok::<(), pythia_core::ConfigError>(())
 /// ```
 #[derive(Clone)]
@@ -55,12 +55,15 @@ struct Shared {
 
 impl PubSubBroker {
     /// A broker for the channels of this Redis. Connects to nothing yet.
-    pub fn new(config: RedisConfig) -> Self {
-        Self(Arc::new(Shared {
-            redis: Redis::new(config),
+    ///
+    /// # Errors
+    /// If settings contradict each other or can't be used, or a file that TLS needs can't be read.
+    pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
+        Ok(Self(Arc::new(Shared {
+            redis: Redis::new(config)?,
             publisher: format!("{:016x}", rand::random::<u64>()).into(),
             sent: Mutex::default(),
-        }))
+        })))
     }
 
     /// The numbers of the next so many messages: the first of them.
@@ -79,7 +82,7 @@ impl PubSubBroker {
 /// Which server, without the password.
 impl fmt::Debug for PubSubBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PubSubBroker({})", self.0.redis.config().url)
+        write!(f, "PubSubBroker({})", self.0.redis.server())
     }
 }
 
@@ -152,7 +155,7 @@ impl Broker for PubSubBroker {
     }
 
     fn store(&self) -> Option<Arc<dyn KvStore>> {
-        Some(Arc::new(RedisStore::new(self.0.redis.clone())))
+        Some(Arc::new(RedisStore::new(self.0.redis.store().clone())))
     }
 }
 

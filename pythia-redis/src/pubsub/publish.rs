@@ -59,7 +59,12 @@ pub(super) async fn publish(
             ids.push(id);
         }
         let all_keys: Vec<&ByteString> = std::iter::once(&keys.ready).chain(&dedupe_keys).collect();
-        let sent = broker.0.redis.pool().eval(&PUBLISH, &all_keys, args).await;
+        let sent = broker
+            .0
+            .redis
+            .publisher()
+            .eval(&PUBLISH, &all_keys, args)
+            .await;
         let answers = sent.and_then(|reply| reply.into_array());
         let answers = answers.map_err(|error| error.during(ATTEMPT, queue))?;
         if answers.len() != ids.len() {

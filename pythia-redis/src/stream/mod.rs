@@ -100,7 +100,6 @@ impl StreamBroker {
                 "redis.stream.group is empty; name the consumer group, as in \"billing\"",
             ));
         }
-        config.check()?;
         let stream = &config.stream;
         // What is set would be taken for kept, while all that is processed goes at once.
         let ignored = match (stream.trim_strategy, stream.max_length, stream.retention) {
@@ -115,7 +114,7 @@ impl StreamBroker {
         }
         let config = Arc::new(config);
         Ok(Self(Arc::new(Shared {
-            redis: Redis::new((*config).clone()),
+            redis: Redis::new((*config).clone())?,
             config,
             worker: format!("{}-{:08x}", std::process::id(), rand::random::<u32>()),
             lanes: AtomicU64::new(0),
@@ -162,7 +161,7 @@ impl StreamBroker {
 /// Which server, without the password.
 impl fmt::Debug for StreamBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StreamBroker({})", self.0.redis.config().url)
+        write!(f, "StreamBroker({})", self.0.redis.server())
     }
 }
 
@@ -217,7 +216,7 @@ impl Broker for StreamBroker {
         batch: Vec<Message>,
     ) -> Result<Vec<Published>, BrokerError> {
         let queue = self.queue(queue);
-        publish::publish(self.redis().pool(), &queue, self.config(), batch).await
+        publish::publish(&self.redis().publisher(), &queue, self.config(), batch).await
     }
 
     async fn maintain(
@@ -253,6 +252,6 @@ impl Broker for StreamBroker {
     }
 
     fn store(&self) -> Option<Arc<dyn KvStore>> {
-        Some(Arc::new(RedisStore::new(self.redis().clone())))
+        Some(Arc::new(RedisStore::new(self.redis().store().clone())))
     }
 }

@@ -58,7 +58,7 @@ impl RedisServer {
 
     /// A list broker on this server. Its keys have a prefix of their own, so that tests can share a server.
     pub fn list(&self) -> ListBroker {
-        ListBroker::new(self.corner())
+        ListBroker::new(self.corner()).expect("settings of our own")
     }
 
     /// A stream broker on this server, with a prefix of its own. To test two groups of one stream, make brokers by hand.
@@ -71,7 +71,7 @@ impl RedisServer {
 
     /// A pub/sub broker on this server, with a prefix of its own.
     pub fn pubsub(&self) -> PubSubBroker {
-        PubSubBroker::new(self.corner())
+        PubSubBroker::new(self.corner()).expect("settings of our own")
     }
 
     /// Settings to reach this server by, with a prefix that no others have.

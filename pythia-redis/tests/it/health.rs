@@ -64,7 +64,7 @@ async fn is_pinged(kind: &str, broker: fn(RedisConfig) -> Arc<dyn Broker>) {
 
 #[tokio::test]
 async fn a_list_broker_is_pinged() {
-    is_pinged("list", |config| Arc::new(ListBroker::new(config))).await;
+    is_pinged("list", |config| Arc::new(ListBroker::new(config).unwrap())).await;
 }
 
 #[tokio::test]
@@ -77,14 +77,18 @@ async fn a_stream_broker_is_pinged() {
 
 #[tokio::test]
 async fn a_pubsub_broker_is_pinged() {
-    is_pinged("pubsub", |config| Arc::new(PubSubBroker::new(config))).await;
+    is_pinged("pubsub", |config| {
+        Arc::new(PubSubBroker::new(config).unwrap())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_server_that_was_never_there_is_named() {
-    let broker: Arc<dyn Broker> = Arc::new(ListBroker::new(
-        RedisConfig::from_url("redis://user:hunter2@127.0.0.1:1").unwrap(),
-    ));
+    let broker: Arc<dyn Broker> = Arc::new(
+        ListBroker::new(RedisConfig::from_url("redis://user:hunter2@127.0.0.1:1").unwrap())
+            .unwrap(),
+    );
     let never = ping(&health(&broker)).await;
     let error = never.answered.unwrap_err().to_string();
     assert!(error.starts_with("could not ping the server: "), "{error}");

@@ -1,5 +1,7 @@
 //! Integration tests against a real Redis, in one binary: one module a subject.
 
+mod bench;
+mod connections;
 mod health;
 mod list;
 mod pubsub;

@@ -19,7 +19,10 @@ fn queue(name: &str) -> QueueName {
 fn broker(server: &RedisServer, change: impl FnOnce(&mut RedisConfig)) -> (PubSubBroker, Gaps) {
     let mut config = RedisConfig::from_url(&server.url()).unwrap();
     change(&mut config);
-    let (broker, gaps) = (PubSubBroker::new(config), Gaps::default());
+    let (broker, gaps) = (
+        PubSubBroker::new(config).expect("valid settings"),
+        Gaps::default(),
+    );
     broker.attach(Arc::new(gaps.clone()));
     (broker, gaps)
 }

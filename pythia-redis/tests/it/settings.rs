@@ -9,7 +9,9 @@ use std::ops::RangeInclusive;
 use std::pin::Pin;
 
 use pythia_core::Config;
-use pythia_redis::config::{ListConfig, MaintainConfig, PubSubConfig, RedisConfig, StreamConfig};
+use pythia_redis::config::{
+    ListConfig, MaintainConfig, PubSubConfig, RedisConfig, StreamConfig, TlsConfig,
+};
 use serde::de::DeserializeOwned;
 
 use self::measure::*;
@@ -48,6 +50,51 @@ const ROWS: &[Row] = &[
         database_written_to,
         0..=0,
         3..=3
+    ),
+    row!("redis.host", r#""no-such-host.invalid""#, arrives, 1..=1, 0..=0, given "redis.port = PORT"),
+    row!("redis.port", "7000", port_that_it_leads_to, 6379..=6379, 7000..=7000, given r#"redis.host = "127.0.0.1""#),
+    row!("redis.db", "3", database_written_to, 0..=0, 3..=3),
+    row!("redis.username", r#""app""#, known_as_app, 0..=0, 1..=1, given r#"redis.password = "secret""#),
+    row!(
+        "redis.password",
+        r#""secret""#,
+        arrives_with_the_password,
+        0..=0,
+        1..=1
+    ),
+    row!(
+        "redis.store_url",
+        r#""SERVER/3""#,
+        database_of_the_store,
+        0..=0,
+        3..=3
+    ),
+    row!("redis.tls.enabled", "true", arrives, 1..=1, 0..=0),
+    row!("redis.tls.ca_file", "TLS_CA", arrives, 0..=0, 1..=1, given "redis.tls.cert_file = TLS_CERT\nredis.tls.key_file = TLS_KEY"),
+    row!("redis.tls.cert_file", "TLS_CERT", arrives, 0..=0, 1..=1, given "redis.tls.ca_file = TLS_CA\nredis.tls.key_file = TLS_KEY"),
+    row!("redis.tls.key_file", "TLS_KEY", arrives, 0..=0, 1..=1, given "redis.tls.ca_file = TLS_CA\nredis.tls.cert_file = TLS_CERT"),
+    row!(
+        "redis.command_attempts",
+        "1",
+        times_that_a_lost_command_is_sent,
+        3..=3,
+        1..=1
+    ),
+    row!(
+        "redis.publish_wait",
+        r#""3s""#,
+        seconds_that_publishing_waits,
+        1..=2,
+        3..=4
+    ),
+    row!("redis.health_check_interval", r#""1s""#, pings_after_silence, 0..=0, 1..=1, given "redis.pool_size = 1"),
+    // Read back from the socket.
+    row!(
+        "redis.tcp_keepalive",
+        r#""10s""#,
+        seconds_to_the_first_keepalive,
+        55..=60,
+        5..=10
     ),
     row!(
         "redis.pool_size",
@@ -222,6 +269,11 @@ fn each_bound_of_the_upkeep_has_its_effect() {
 }
 
 #[test]
+fn each_setting_of_tls_has_its_effect() {
+    check_section("redis.tls");
+}
+
+#[test]
 fn each_setting_of_lists_has_its_effect() {
     check_section("redis.list");
 }
@@ -253,9 +305,10 @@ fn each_setting_has_its_row() {
             .collect();
         assert_eq!(rows, known, "[{section}]");
     }
-    check::<RedisConfig>("redis", &["list", "maintain", "pubsub", "stream"]);
+    check::<RedisConfig>("redis", &["list", "maintain", "pubsub", "stream", "tls"]);
     check::<ListConfig>("redis.list", &[]);
     check::<MaintainConfig>("redis.maintain", &[]);
     check::<PubSubConfig>("redis.pubsub", &[]);
     check::<StreamConfig>("redis.stream", &[]);
+    check::<TlsConfig>("redis.tls", &[]);
 }

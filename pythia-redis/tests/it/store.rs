@@ -12,6 +12,7 @@ use pythia_redis::testing::RedisServer;
 async fn values_are_plain_strings_with_a_time_to_live() {
     let server = RedisServer::start().await;
     let store = PubSubBroker::new(RedisConfig::from_url(&server.url()).unwrap())
+        .unwrap()
         .store()
         .unwrap();
     let value = |text: &'static str| Bytes::from_static(text.as_bytes());

@@ -1,16 +1,12 @@
 //! A whole worker on a real Redis, whatever the pattern: what it can't read, and a Redis that comes and goes.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
+use pythia_core::Payload;
 use pythia_core::admin::Page;
-use pythia_core::broker::Broker;
 use pythia_core::settlement::DeadKind;
-use pythia_core::testing::{EventLog, Record};
-use pythia_core::{Config, Job, Payload, QueueName, Route, Runner, worker_fn};
+use pythia_core::testing::Record;
 use pythia_redis::testing::RedisServer;
-use tokio::time::{Instant, sleep};
+
+use crate::bench::Bench;
 
 #[tokio::test]
 async fn a_list_worker_buries_what_it_can_not_read_and_goes_on() {
@@ -42,7 +38,7 @@ const BAD: [&[u8]; 7] = [
 
 async fn buries_bad_input(pattern: &str) {
     let server = RedisServer::start().await;
-    let bench = Bench::new(&server, pattern);
+    let bench = Bench::new(&server.url(), pattern);
     let mut bad: Vec<Vec<u8>> = BAD.iter().map(|body| body.to_vec()).collect();
     // By default Redis disconnects a subscriber who has 32 MiB to read.
     let large = if pattern == "pubsub" { 16 } else { 64 };
@@ -111,7 +107,7 @@ async fn a_dead_letter_of_a_stream_that_can_not_be_stored_holds_up_nobody() {
 /// Something else has the name of the dead letters.
 async fn holds_up_nobody(pattern: &str, dead: &str) {
     let server = RedisServer::start().await;
-    let bench = Bench::new(&server, pattern);
+    let bench = Bench::new(&server.url(), pattern);
     server.cli(&["SET", dead, "not a letter"]).await;
     // Before there is a worker, so that it fetches, and settles, many at once.
     for number in 0..20 {
@@ -134,7 +130,7 @@ async fn holds_up_nobody(pattern: &str, dead: &str) {
 #[tokio::test]
 async fn a_pubsub_worker_that_is_stopped_processes_what_it_has_received() {
     let server = RedisServer::start().await;
-    let bench = Bench::new(&server, "pubsub");
+    let bench = Bench::new(&server.url(), "pubsub");
     let publish = async {
         bench.write_number(&server, 0).await;
         // In one go, so that nearly all of them are in the worker's buffer when it is told to stop.
@@ -167,7 +163,7 @@ async fn a_pubsub_worker_gets_over_a_redis_that_comes_and_goes() {
 async fn gets_over_outages(pattern: &str) {
     let mut server =
         RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
-    let bench = Bench::new(&server, pattern);
+    let bench = Bench::new(&server.url(), pattern);
     server.stop().await;
     let drive = async {
         bench
@@ -220,111 +216,6 @@ async fn gets_over_outages(pattern: &str) {
 
 fn is_fetch_failure(record: &Record) -> bool {
     matches!(record, Record::FetchFailed { .. })
-}
-
-/// A worker of one pattern that notes the numbers that it is given.
-struct Bench {
-    pattern: String,
-    config: Config,
-    broker: Arc<dyn Broker>,
-    queue: QueueName,
-    log: Arc<EventLog>,
-    seen: Arc<Mutex<BTreeSet<u64>>>,
-}
-
-#[derive(serde::Deserialize)]
-struct Number {
-    number: u64,
-}
-
-impl Bench {
-    fn new(server: &RedisServer, pattern: &str) -> Self {
-        let text = format!("broker.type = {pattern:?}\nredis.url = {:?}", server.url());
-        let config = Config::from_toml(&text).unwrap();
-        Self {
-            pattern: pattern.to_owned(),
-            broker: pythia_redis::from_config(&config).unwrap(),
-            config,
-            queue: QueueName::new("orders").unwrap(),
-            log: Arc::default(),
-            seen: Arc::default(),
-        }
-    }
-
-    /// Runs the worker, once it is ready beside what is to happen meanwhile.
-    async fn run(&self, meanwhile: impl Future<Output = ()> + Send) {
-        let seen = Arc::clone(&self.seen);
-        let worker = worker_fn(move |job: &Job<Number>| {
-            seen.lock().unwrap().insert(job.input.number);
-            async { Ok(()) }
-        });
-        let runner = Runner::builder()
-            .config(&self.config)
-            .route(&self.broker, Route::new("orders", worker))
-            .observer(Arc::clone(&self.log))
-            .build()
-            .unwrap();
-        runner.run_until(meanwhile).await.unwrap();
-    }
-
-    fn seen(&self) -> Vec<u64> {
-        self.seen.lock().unwrap().iter().copied().collect()
-    }
-
-    /// Waits until it has seen so many different numbers.
-    async fn sees(&self, count: usize) {
-        let patience = Instant::now() + Duration::from_secs(60);
-        while self.seen().len() < count {
-            assert!(
-                Instant::now() < patience,
-                "{} of {count} were seen",
-                self.seen().len()
-            );
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Waits until one of the numbers that are published on and on is seen.
-    async fn hears_again(&self, server: &RedisServer) {
-        let before = self.seen().len();
-        for number in 1_000..2_000 {
-            self.write_number(server, number).await;
-            if self.seen().len() > before {
-                return;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("nothing was heard after the restart");
-    }
-
-    async fn write_number(&self, server: &RedisServer, number: u64) {
-        self.write(server, format!(r#"{{"number":{number}}}"#).as_bytes())
-            .await;
-    }
-
-    /// Writes as a plain client does. By a script, because an argument of redis-cli can't be every byte.
-    async fn write(&self, server: &RedisServer, body: &[u8]) {
-        let command = match self.pattern.as_str() {
-            "list" => "'LPUSH', KEYS[1]",
-            "stream" => "'XADD', KEYS[1], '*', 'data'",
-            _ => "'PUBLISH', KEYS[1]",
-        };
-        let body = match body {
-            [byte, rest @ ..] if rest.len() > 1_000 => {
-                format!("string.rep('\\{byte:03}', {})", 1 + rest.len())
-            }
-            _ => body.iter().fold(String::from("''"), |text, byte| {
-                text + &format!("..'\\{byte:03}'")
-            }),
-        };
-        let script = format!("return redis.call({command}, {body})");
-        let patience = Instant::now() + Duration::from_secs(20);
-        // On pub/sub the answer is the number of those who hear it: first of all somebody has to.
-        while server.cli(&["EVAL", &script, "1", "orders"]).await == "0" {
-            assert!(Instant::now() < patience, "nobody has subscribed");
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
 }
 
 fn body(payload: &Payload) -> &[u8] {

@@ -55,7 +55,7 @@ fn at(url: &str, change: impl FnOnce(&mut RedisConfig)) -> ListBroker {
     let mut config = RedisConfig::from_url(url).expect("a valid url");
     config.lease = Duration::from_millis(600);
     change(&mut config);
-    ListBroker::new(config)
+    ListBroker::new(config).expect("valid settings")
 }
 
 async fn subscribe(broker: &ListBroker) -> Subscription {

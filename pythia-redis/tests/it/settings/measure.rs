@@ -12,6 +12,7 @@ use pythia_core::{Config, Delivery, Message, QueueName};
 use pythia_redis::config::RedisConfig;
 use pythia_redis::testing::RedisServer;
 use pythia_redis::{ListBroker, PubSubBroker, StreamBroker};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -49,7 +50,133 @@ pub(super) async fn seconds_to_no_answer(bench: Bench) -> u64 {
     for _ in 0..bench.config.pool_size.get() {
         publish(&broker, "orders", numbered(1)).await;
     }
-    bench.seconds_to_fail(&broker).await
+    bench.server.pause();
+    tokio::time::pause();
+    let began = Instant::now();
+    let got = broker.store().unwrap().get("key").await;
+    assert!(got.unwrap_err().is_unavailable());
+    Instant::now().saturating_duration_since(began).as_secs()
+}
+
+/// Whether a message arrives with these settings: 1, or 0.
+pub(super) async fn arrives(bench: Bench) -> u64 {
+    let Ok(broker) = ListBroker::new(bench.config.clone()) else {
+        return 0;
+    };
+    u64::from(broker.publish(&name("orders"), numbered(1)).await.is_ok())
+}
+
+/// The same at a server that asks for the password `secret`.
+pub(super) async fn arrives_with_the_password(bench: Bench) -> u64 {
+    bench.cli("CONFIG SET requirepass secret").await;
+    arrives(bench).await
+}
+
+/// As the broker says where it leads: the default is not to be connected to.
+pub(super) async fn port_that_it_leads_to(bench: Bench) -> u64 {
+    let shown = format!("{:?}", bench.list());
+    let port = shown.trim_end_matches(')').rsplit(':').next();
+    port.unwrap().parse().unwrap()
+}
+
+/// Whether the server knows this client by the name `app`: 1, or 0.
+pub(super) async fn known_as_app(bench: Bench) -> u64 {
+    bench
+        .cli("ACL SETUSER app on >secret allkeys allchannels allcommands")
+        .await;
+    let broker = bench.list();
+    publish(&broker, "orders", numbered(1)).await;
+    let clients = bench.cli("CLIENT LIST").await;
+    u64::from(clients.contains(" user=app "))
+}
+
+/// The number of the database that a stored value is in.
+pub(super) async fn database_of_the_store(bench: Bench) -> u64 {
+    let store = bench.list().store().unwrap();
+    store.set("key", "value".into(), None).await.unwrap();
+    for database in 0..16 {
+        let keys = bench.cli(&format!("-n {database} DBSIZE")).await;
+        if keys == "1" {
+            return database;
+        }
+    }
+    panic!("the value is in no database");
+}
+
+/// How often a command is written to a server that hangs up whenever it reads one.
+pub(super) async fn times_that_a_lost_command_is_sent(mut bench: Bench) -> u64 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    bench.config.url = Some(url.parse().unwrap());
+    let store = bench.list().store().unwrap();
+    let mut times = 0;
+    let serving = async {
+        let mut request = [0; 1024];
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while let Ok(length @ 1..) = stream.read(&mut request).await {
+                let request = String::from_utf8_lossy(&request[..length]);
+                if request.contains("GET") {
+                    times += 1;
+                    break;
+                }
+                let answer: &[u8] = match &request {
+                    request if request.contains("CLIENT") => b":7\r\n",
+                    request if request.contains("INFO") => b"$0\r\n\r\n",
+                    _ => b"+PONG\r\n",
+                };
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        got = timeout(PATIENCE, store.get("key")) => drop(got.unwrap().unwrap_err()),
+    }
+    times
+}
+
+/// While the server, to which there was a connection, is away.
+pub(super) async fn seconds_that_publishing_waits(mut bench: Bench) -> u64 {
+    let broker = bench.list();
+    for _ in 0..bench.config.pool_size.get() {
+        publish(&broker, "orders", numbered(1)).await;
+    }
+    bench.server.kill().await;
+    let began = Instant::now();
+    let published = broker.publish(&name("orders"), numbered(1)).await;
+    assert!(published.unwrap_err().is_unavailable());
+    Instant::now().saturating_duration_since(began).as_secs()
+}
+
+/// Signs of life that the server is asked for, before a command that follows a second and a half of silence.
+pub(super) async fn pings_after_silence(bench: Bench) -> u64 {
+    let broker = bench.list();
+    publish(&broker, "orders", numbered(1)).await;
+    let before = bench.pings().await;
+    sleep(Duration::from_millis(1_500)).await;
+    publish(&broker, "orders", numbered(1)).await;
+    bench.pings().await - before
+}
+
+/// Read back from the socket, as the system shows its timer: 0 if it has none.
+pub(super) async fn seconds_to_the_first_keepalive(bench: Bench) -> u64 {
+    let broker = bench.list();
+    publish(&broker, "orders", numbered(1)).await;
+    let peer = format!("0100007F:{:04X}", bench.server.port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ours = sockets.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        // Of an established connection: those of the server's start linger for a while.
+        let is_ours = columns.get(2..4) == Some(&[peer.as_str(), "01"]);
+        is_ours.then(|| columns[5].to_owned())
+    });
+    // `02:` is the timer of keepalive, and what is left of it in hundredths of a second follows.
+    let timer = ours.expect("there is a connection");
+    match timer.strip_prefix("02:") {
+        Some(left) => u64::from_str_radix(left, 16).unwrap().div_ceil(100),
+        None => 0,
+    }
 }
 
 /// From the loss of the only connection to the next answer.
@@ -58,7 +185,8 @@ pub(super) async fn millis_to_reconnect(bench: Bench) -> u64 {
     publish(&broker, "orders", numbered(1)).await;
     let began = Instant::now();
     assert_eq!(bench.cli("CLIENT KILL TYPE normal").await, "1");
-    publish(&broker, "orders", numbered(1)).await;
+    // Publishing would not wait for so long.
+    broker.store().unwrap().get("key").await.unwrap();
     Instant::now().saturating_duration_since(began).as_millis() as u64
 }
 
@@ -251,12 +379,30 @@ pub(super) async fn lost_to_a_slow_worker(bench: Bench) -> u64 {
 }
 
 impl Bench {
-    /// `SERVER` stands for the server's URL, which is configured unless another one is: the default leads to what may be
-    /// somebody's Redis.
+    /// `SERVER` stands for the server's URL, which is configured unless another place is: the default leads to what may be
+    /// somebody's Redis. `PORT` is its port; with any of the files `TLS_CA`, `TLS_CERT` and `TLS_KEY`, it speaks TLS.
     pub(super) async fn new(settings: &str) -> Self {
-        let server = RedisServer::start().await;
-        let mut toml = settings.replace("SERVER", &server.url());
-        if !toml.contains("redis.url") {
+        let server = if settings.contains("TLS_") {
+            RedisServer::start_tls(&[]).await
+        } else {
+            RedisServer::start().await
+        };
+        let mut toml = settings
+            .replace("SERVER", &server.url())
+            .replace("PORT", &server.port().to_string());
+        if settings.contains("TLS_") {
+            for (name, file) in [
+                ("TLS_CA", server.ca_file()),
+                ("TLS_CERT", server.client_cert_file()),
+                ("TLS_KEY", server.client_key_file()),
+            ] {
+                toml = toml.replace(name, &format!("{:?}", file.display().to_string()));
+            }
+        }
+        if !["redis.url", "redis.host", "redis.port"]
+            .iter()
+            .any(|setting| toml.contains(setting))
+        {
             toml = format!("redis.url = {:?}\n{toml}", server.url());
         }
         let config = Config::from_toml(&toml).unwrap().section("redis").unwrap();
@@ -269,8 +415,16 @@ impl Bench {
         self.server.cli(&words).await
     }
 
+    async fn pings(&self) -> u64 {
+        let stats = self.cli("INFO commandstats").await;
+        let calls = stats
+            .lines()
+            .find_map(|line| line.strip_prefix("cmdstat_ping:calls="));
+        calls.map_or(0, |calls| calls.split_once(',').unwrap().0.parse().unwrap())
+    }
+
     fn list(&self) -> ListBroker {
-        ListBroker::new(self.config.clone())
+        ListBroker::new(self.config.clone()).expect("valid settings")
     }
 
     fn stream(&self) -> StreamBroker {
@@ -278,7 +432,7 @@ impl Bench {
     }
 
     fn pubsub(&self) -> PubSubBroker {
-        PubSubBroker::new(self.config.clone())
+        PubSubBroker::new(self.config.clone()).expect("valid settings")
     }
 
     /// Each with a queue of its own.

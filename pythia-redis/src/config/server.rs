@@ -1,0 +1,226 @@
+//! Where Redis is: a URL, or its parts, and what holds if there are both.
+
+use std::cmp::Ordering;
+use std::mem;
+
+use pythia_core::config::Source;
+use pythia_core::{Config, ConfigError};
+
+use super::{RedisConfig, RedisUrl, TlsConfig};
+use crate::url::{Address, Place, UrlOptions};
+
+impl RedisConfig {
+    /// Reads the section `[redis]`.
+    ///
+    /// Where a URL and one of its parts come from different sources, the stronger source wins: `REDIS_HOST` replaces the host
+    /// of a URL in the file, and `PYTHIA_REDIS__URL` replaces all parts that others name, with a warning. The same holds for
+    /// the options of a URL and the settings that they replace. Where both come from the same source, db, user name and
+    /// password hold for what the URL leaves out, and all else is refused.
+    ///
+    /// # Errors
+    /// If a setting is unknown or can't be used, or two contradict each other.
+    pub fn from_config(config: &Config) -> Result<Self, ConfigError> {
+        let mut redis: Self = config.section("redis")?;
+        redis.weigh(|setting| config.source(&format!("redis.{setting}")))?;
+        redis.check()?;
+        Ok(redis)
+    }
+
+    /// Settles between the URL and the parts by their sources.
+    fn weigh(&mut self, source: impl Fn(&str) -> Option<Source>) -> Result<(), ConfigError> {
+        let (Some(url), Some(of_url)) = (&mut self.url, source("url")) else {
+            return Ok(());
+        };
+        let weight = |setting: &str| Some(source(setting)?.layer().cmp(&of_url.layer()));
+        let defaults = Self::default();
+        for setting in ["host", "port", "db", "username", "password"] {
+            let Some(weight) = weight(setting) else {
+                continue;
+            };
+            match (setting, weight) {
+                (_, Ordering::Equal) => continue,
+                (setting, Ordering::Less) => {
+                    if let Some(part) = source(setting) {
+                        tracing::warn!("{part} has no effect: redis.url says it all ({of_url})");
+                    }
+                }
+                ("host", Ordering::Greater) => {
+                    url.only_address("redis.host")?.host.clone_from(&self.host);
+                }
+                ("port", Ordering::Greater) => {
+                    url.only_address("redis.port")?.port = self.port.get();
+                }
+                ("db", Ordering::Greater) => url.database = Some(self.db),
+                ("username", Ordering::Greater) => url.username.clone_from(&self.username),
+                (_, Ordering::Greater) => {
+                    url.password = self.password.as_ref().map(|password| password.0.clone());
+                }
+            }
+            // What is said by the URL now, or nowhere.
+            match setting {
+                "host" => self.host.clone_from(&defaults.host),
+                "port" => self.port = defaults.port,
+                "db" => self.db = defaults.db,
+                "username" => self.username = None,
+                _ => self.password = None,
+            }
+        }
+        let options = &mut url.options;
+        let wins = |setting: &str, option: bool| match weight(setting).filter(|_| option) {
+            Some(Ordering::Greater) => Ok(true),
+            Some(Ordering::Equal) => Err(ConfigError::new(format!(
+                "redis.{setting} is also an option of redis.url ({of_url}); use the one or the other"
+            ))),
+            Some(Ordering::Less) | None => Ok(false),
+        };
+        if wins("tls.ca_file", options.ca_file.is_some())? {
+            options.ca_file = None;
+        }
+        if wins("tls.cert_file", options.cert_file.is_some())? {
+            options.cert_file = None;
+        }
+        if wins("command_attempts", options.command_attempts.is_some())? {
+            options.command_attempts = None;
+        }
+        if wins("command_timeout", options.command_timeout.is_some())? {
+            options.command_timeout = None;
+        }
+        if wins("connect_timeout", options.connect_timeout.is_some())? {
+            options.connect_timeout = None;
+        }
+        if wins(
+            "health_check_interval",
+            options.health_check_interval.is_some(),
+        )? {
+            options.health_check_interval = None;
+        }
+        if wins("tls.key_file", options.key_file.is_some())? {
+            options.key_file = None;
+        }
+        if wins("pool_size", options.pool_size.is_some())? {
+            options.pool_size = None;
+        }
+        if wins("tcp_keepalive", options.tcp_keepalive.is_some())? {
+            options.tcp_keepalive = None;
+        }
+        Ok(())
+    }
+
+    /// Where all of it leads, and as whom: the URL with what it leaves out, or one made of the parts.
+    pub(crate) fn server(&self) -> RedisUrl {
+        let mut server = match &self.url {
+            Some(url) => url.clone(),
+            None => RedisUrl::of_server(self.host.clone(), self.port.get()),
+        };
+        if (&server.username, &server.password) == (&None, &None) {
+            server.username.clone_from(&self.username);
+            server.password = self.password.as_ref().map(|password| password.0.clone());
+        }
+        if server.database.is_none() && self.db != 0 {
+            server.database = Some(self.db);
+        }
+        server.tls |= self.tls.enabled;
+        server
+    }
+
+    /// The same settings for the server of this URL, with the options of the URL in their places.
+    pub(crate) fn at(self, mut server: RedisUrl) -> Self {
+        let UrlOptions {
+            ca_file,
+            cert_file,
+            command_attempts,
+            command_timeout,
+            connect_timeout,
+            health_check_interval,
+            key_file,
+            pool_size,
+            tcp_keepalive,
+        } = mem::take(&mut server.options);
+        Self {
+            tls: TlsConfig {
+                enabled: server.tls,
+                ca_file: ca_file.or(self.tls.ca_file),
+                cert_file: cert_file.or(self.tls.cert_file),
+                key_file: key_file.or(self.tls.key_file),
+            },
+            command_attempts: command_attempts.unwrap_or(self.command_attempts),
+            command_timeout: command_timeout.unwrap_or(self.command_timeout),
+            connect_timeout: connect_timeout.unwrap_or(self.connect_timeout),
+            health_check_interval: health_check_interval.unwrap_or(self.health_check_interval),
+            pool_size: pool_size.unwrap_or(self.pool_size),
+            tcp_keepalive: tcp_keepalive.unwrap_or(self.tcp_keepalive),
+            url: Some(server),
+            ..self
+        }
+    }
+
+    pub(super) fn check_server(&self) -> Result<(), ConfigError> {
+        let refuse = |why: &str| Err(ConfigError::new(why));
+        let defaults = Self::default();
+        if self.host.is_empty() {
+            return refuse("redis.host is empty; name the server, or leave it out for 127.0.0.1");
+        }
+        if self.url.is_some() && (&self.host, self.port) != (&defaults.host, defaults.port) {
+            return refuse(
+                "redis.host and redis.port have no effect beside redis.url; use the one or the others",
+            );
+        }
+        if self.username.is_some() && self.password.is_none() {
+            return refuse(
+                "redis.username is set without redis.password; Redis takes both or the password alone",
+            );
+        }
+        let server = self.server();
+        if self.username.is_some() && server.username != self.username
+            || self.password.is_some()
+                && server.password != self.password.as_ref().map(|password| password.0.clone())
+        {
+            return refuse(
+                "redis.username and redis.password have no effect beside a redis.url with credentials; use the ones or the others",
+            );
+        }
+        if self.db != 0 && server.database != Some(self.db) {
+            return refuse(
+                "redis.db and redis.url name different databases; use the one or the other",
+            );
+        }
+        if self.db != 0 && matches!(server.place, Place::Cluster(_)) {
+            return refuse("redis.db is not 0, and a redis cluster has no other database");
+        }
+        let over_tls = server.tls || self.store_url.as_ref().is_some_and(|url| url.tls);
+        let TlsConfig {
+            ca_file,
+            cert_file,
+            key_file,
+            ..
+        } = self.clone().at(server.clone()).tls;
+        if !over_tls && (&ca_file, &cert_file, &key_file) != (&None, &None, &None) {
+            return refuse(
+                "the files of redis.tls have no effect without TLS; begin redis.url with rediss://, or set redis.tls.enabled",
+            );
+        }
+        if cert_file.is_some() != key_file.is_some() {
+            return refuse(
+                "of redis.tls.cert_file and redis.tls.key_file only one is set; a client's certificate takes both",
+            );
+        }
+        if server.tls && matches!(server.place, Place::Socket(_)) {
+            return refuse("redis.tls.enabled has no effect on a unix socket");
+        }
+        Ok(())
+    }
+}
+
+impl RedisUrl {
+    /// The address to replace a part of.
+    fn only_address(&mut self, setting: &str) -> Result<&mut Address, ConfigError> {
+        let shown = self.to_string();
+        match &mut self.place {
+            Place::Server(address) => Ok(address),
+            _ => Err(ConfigError::new(format!(
+                "{setting} can't replace a part of {shown}: that is not the url of one server; set redis.url where \
+                 {setting} is set"
+            ))),
+        }
+    }
+}

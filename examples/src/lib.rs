@@ -10,3 +10,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/configure.md")]
 struct Configure;
+
+/// And that of the page on failures.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/failures.md")]
+struct Failures;

@@ -10,6 +10,7 @@ const RIGHTS: &[&str] = &[
     "resetkeys",
     "~orders*",
     "~pythia:{orders*",
+    "~pythia:store:*",
     "resetchannels",
     "&orders*",
     "&pythia:{orders*",
@@ -21,6 +22,8 @@ const RIGHTS: &[&str] = &[
     "+@pubsub",
     "+@connection",
     "+time",
+    // FLUSHALL and KEYS are among what reads and writes.
+    "-@dangerous",
     "+info",
 ];
 

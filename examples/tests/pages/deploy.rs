@@ -1,30 +1,26 @@
 //! docs/deploy.md
 
-use pythia_core::Config;
 use pythia_core::testing::Record;
+use pythia_core::{Config, Message};
 use pythia_redis::config::RedisConfig;
-use pythia_redis::testing::RedisServer;
+use pythia_redis::testing::{Cluster, RedisServer, Sentinels};
 
 use crate::page::Page;
 use crate::service::Service;
 use crate::shell::Shell;
 
 #[tokio::test]
-async fn a_worker_is_deployed_as_it_is_shown() {
+async fn connections_and_what_redis_keeps_are_as_shown() {
     let mut page = Page::open("deploy.md");
-
-    let server = RedisServer::start().await;
-    let shell = Shell::on(&server);
-    page.run("A user of the workers' own", &shell).await;
-    for pattern in ["list", "stream", "pubsub"] {
-        works_with_those_rights(&server, pattern).await;
+    for _ in 0..3 {
+        page.skip(RIGHTS);
     }
 
     let server = RedisServer::start().await;
     let service = Service::start(&server.url(), "broker.type = 'list'").await;
     // A lane connects for its results when it has some.
     for settled in 1.. {
-        server.cli(&["LPUSH", "orders", r#"{"item":"lamp"}"#]).await;
+        server.cli(&["LPUSH", "orders", LAMP]).await;
         service.log.wait_settled(settled).await;
         let clients = server.cli(&["CLIENT", "LIST"]).await;
         if clients.lines().count() > 7 {
@@ -39,39 +35,76 @@ async fn a_worker_is_deployed_as_it_is_shown() {
     page.end();
 }
 
-/// With a queue of its own, whose name begins as the rules say.
-async fn works_with_those_rights(server: &RedisServer, pattern: &str) {
+#[tokio::test]
+async fn a_worker_needs_no_more_rights_than_it_is_given() {
+    let server = RedisServer::start().await;
+    let mut page = Page::open("deploy.md");
+    let shell = Shell::on(&server);
+    page.run(RIGHTS, &shell).await;
     let url = format!("redis://worker:SECRET@127.0.0.1:{}", server.port());
-    let settings = format!(
-        "broker.type = {pattern:?}\nbroker.queue = 'orders-{pattern}'\nrunner.sample_interval = '20ms'\n\
-         runner.maintain_interval = '20ms'\nretry.initial_delay = '10ms'\nretry.max_attempts = 2"
-    );
-    let service = Service::start(&url, &settings).await;
-    let shell = Shell::on(server).metrics(service.address);
-    let mut health = String::new();
-    while health.is_empty() || health.contains("connecting") {
-        health = shell.run("curl -s 127.0.0.1:9898/health").await;
+    everything_is_allowed(&url, &shell).await;
+}
+
+#[tokio::test]
+async fn nor_does_it_on_a_cluster() {
+    let cluster = Cluster::start().await;
+    for node in 0..NODES {
+        let mut page = Page::open("deploy.md");
+        let shell = Shell::on(cluster.node(node));
+        page.run(RIGHTS, &shell).await;
+        page.skip(RIGHTS);
+        page.run(RIGHTS, &shell).await;
     }
-    assert!(health.contains(r#""status":"ok""#), "{pattern}: {health}");
-    let queue = format!("orders-{pattern}");
-    let producer = service.producer();
-    for item in ["lamp", "broken", "bomb"] {
-        let message = producer.message(&serde_json::json!({ "item": item }));
-        let message = message.unwrap().dedupe_key(item);
-        producer.publish(&*queue, message).await.unwrap();
+    let url = cluster.url().replace("://", "://worker:SECRET@");
+    everything_is_allowed(&url, &Shell::on(cluster.node(0))).await;
+}
+
+#[tokio::test]
+async fn nor_by_way_of_sentinels() {
+    let sentinels = Sentinels::start().await;
+    let mut page = Page::open("deploy.md");
+    let shell = Shell::on(sentinels.primary());
+    page.run(RIGHTS, &shell).await;
+    page.run(RIGHTS, &shell).await;
+    let url = sentinels.url().replace("://", "://worker:SECRET@");
+    everything_is_allowed(&url, &shell).await;
+}
+
+/// Each pattern, with a queue whose name begins as the rules say: nothing is refused.
+async fn everything_is_allowed(url: &str, shell: &Shell) {
+    for pattern in ["list", "stream", "pubsub"] {
+        let settings = format!(
+            "broker.type = {pattern:?}\nbroker.queue = 'orders-{pattern}'\nrunner.sample_interval = '20ms'\n\
+             runner.maintain_interval = '20ms'\nretry.initial_delay = '10ms'\nretry.max_attempts = 2"
+        );
+        let service = Service::start(url, &settings).await;
+        let ask = format!("curl -s {}/health", service.address);
+        let mut health = String::new();
+        while health.is_empty() || health.contains("connecting") {
+            assert!(!health.contains("NOPERM"), "{pattern}: {health}");
+            health = shell.run(&ask).await;
+        }
+        assert!(health.contains(r#""status":"ok""#), "{pattern}: {health}");
+        let queue = format!("orders-{pattern}");
+        let producer = service.producer();
+        for item in ["lamp", "broken", "bomb"] {
+            let message = producer.message(&serde_json::json!({ "item": item }));
+            let message = message.unwrap().dedupe_key(item);
+            producer.publish(&*queue, message).await.unwrap();
+        }
+        // A broken one is tried twice; on pub/sub within the process.
+        let settled = if pattern == "pubsub" { 3 } else { 4 };
+        service.log.wait_settled(settled).await;
+        let sampled = |records: &[Record]| {
+            let failed = records.iter().any(is_failure);
+            assert!(!failed, "{pattern}: {records:?}");
+            records
+                .iter()
+                .any(|record| matches!(record, Record::ServerSampled { .. }))
+        };
+        service.log.wait_for(sampled).await;
+        service.end().await;
     }
-    // A broken one is tried twice; on pub/sub within the process.
-    let settled = if pattern == "pubsub" { 3 } else { 4 };
-    service.log.wait_settled(settled).await;
-    let failures = |records: &[Record]| {
-        let failed = records.iter().filter(|record| is_failure(record));
-        assert_eq!(failed.count(), 0, "{pattern}: {records:?}");
-        records
-            .iter()
-            .any(|record| matches!(record, Record::ServerSampled { .. }))
-    };
-    service.log.wait_for(failures).await;
-    service.end().await;
 }
 
 fn is_failure(record: &Record) -> bool {
@@ -118,9 +151,13 @@ async fn tls_works_as_it_is_shown() {
         settings = settings.replace(shown, here.to_str().unwrap());
     }
     let service = Service::start(&server.url(), &settings).await;
-    let lamp = serde_json::json!({"item": "lamp"});
-    let producer = service.producer();
-    producer.send("orders", &lamp).await.unwrap();
+    let lamp = Message::new(LAMP);
+    service.producer().publish("orders", lamp).await.unwrap();
     service.log.wait_settled(1).await;
     service.end().await;
 }
+
+const RIGHTS: &str = "A user of the workers' own";
+const LAMP: &str = r#"{"item":"lamp"}"#;
+/// Of the cluster that tests have: three masters, three replicas.
+const NODES: usize = 6;

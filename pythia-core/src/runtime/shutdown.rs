@@ -100,16 +100,20 @@ impl Hurry for SecondSignal {
 /// Waits for the process to be told to end: SIGTERM or SIGINT (Ctrl-C; elsewhere than on Unix, only that). Given to
 /// [`Runner::run_until`](super::Runner::run_until), a second signal skips the wait for running jobs.
 ///
+/// Signals are caught from the call on, not only once the future is polled.
+///
 /// # Panics
 /// If the operating system refuses to install a signal handler, or outside of a tokio runtime with I/O enabled.
-pub async fn shutdown_signal() -> SecondSignal {
+pub fn shutdown_signal() -> impl Future<Output = SecondSignal> + Send {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => panic!("signal handlers can't be installed: {error}"),
     };
-    signals.recv().await;
-    tracing::info!("shutdown began; a second signal skips the wait for running jobs");
-    SecondSignal(signals)
+    async move {
+        signals.recv().await;
+        tracing::info!("shutdown began; a second signal skips the wait for running jobs");
+        SecondSignal(signals)
+    }
 }
 
 #[cfg(unix)]

@@ -14,4 +14,5 @@ mod precedence;
 mod runtime;
 mod sampling;
 mod settings;
+mod signals;
 mod test_worker;

@@ -651,25 +651,30 @@ mod subscriptions {
 
     #[tokio::test]
     async fn what_is_published_after_the_confirmation_arrives() {
+        hears(channels(&["a"]), "a", "PUBLISH").await;
+        let pattern = vec![ByteString::from_static("a?c*")];
+        hears(Channels::Patterns(pattern), "abcd", "PUBLISH").await;
+    }
+
+    #[tokio::test]
+    async fn sharded_channels_work_on_a_subscription() {
+        let shard = vec![ByteString::from_static("shard")];
+        hears(Channels::Sharded(shard), "shard", "SPUBLISH").await;
+    }
+
+    async fn hears(what: Channels, published: &'static str, publish: &'static str) {
         let server = RedisServer::start().await;
         let redis = redis(&server.url());
-        let names = |name| vec![ByteString::from_static(name)];
-        for (what, published, publish) in [
-            (channels(&["a"]), "a", "PUBLISH"),
-            (Channels::Patterns(names("a?c*")), "abcd", "PUBLISH"),
-            (Channels::Sharded(names("shard")), "shard", "SPUBLISH"),
-        ] {
-            let mut subscriber = redis.subscriber(16, what);
-            subscriber.subscribe().await.unwrap();
-            let args = Args::new()
-                .arg(published)
-                .arg(bytes::Bytes::from_static(b"\xFF\0"));
-            let receivers = redis.pool().command(publish, args).await.unwrap();
-            assert_eq!(receivers, Reply::Integer(1), "{publish}");
-            assert_eq!(next(&mut subscriber).await, message(published, b"\xFF\0"));
-            assert_eq!(subscriber.try_next(), None);
-            assert_eq!(subscriber.next(Duration::ZERO).await.unwrap(), None);
-        }
+        let mut subscriber = redis.subscriber(16, what);
+        subscriber.subscribe().await.unwrap();
+        let args = Args::new()
+            .arg(published)
+            .arg(bytes::Bytes::from_static(b"\xFF\0"));
+        let receivers = redis.pool().command(publish, args).await.unwrap();
+        assert_eq!(receivers, Reply::Integer(1), "{publish}");
+        assert_eq!(next(&mut subscriber).await, message(published, b"\xFF\0"));
+        assert_eq!(subscriber.try_next(), None);
+        assert_eq!(subscriber.next(Duration::ZERO).await.unwrap(), None);
     }
 
     #[tokio::test]

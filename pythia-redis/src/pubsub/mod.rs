@@ -112,7 +112,8 @@ impl Broker for PubSubBroker {
     async fn subscribe(&self, queue: &QueueName) -> Result<Subscription, BrokerError> {
         let redis = &self.0.redis;
         let config = &redis.config().pubsub;
-        let name = vec![Keys::new(&redis.config().key_prefix, queue).ready];
+        let channel = Keys::new(&redis.config().key_prefix, queue).ready;
+        let name = vec![channel.clone()];
         let channels = match config.mode {
             PubSubMode::Channel => Channels::Exact(name),
             PubSubMode::Pattern => Channels::Patterns(name),
@@ -121,8 +122,9 @@ impl Broker for PubSubBroker {
         let mut subscriber = redis.subscriber(config.buffer.get(), channels);
         let subscribed = subscriber.subscribe().await;
         subscribed.map_err(|error| error.during("subscribe", queue))?;
+        let source = PubSubSource::new(redis.clone(), subscriber, queue.clone(), channel);
         Ok(Subscription {
-            source: Box::new(PubSubSource::new(redis.clone(), subscriber, queue.clone())),
+            source: Box::new(source),
             settler: Arc::new(NothingToSettle),
             lease: None,
             cancel_safe: true,

@@ -18,6 +18,8 @@ pub(super) struct PubSubSource {
     redis: Redis,
     subscriber: Subscriber,
     queue: QueueName,
+    /// The queue's name behind the prefix.
+    subscribed: ByteString,
     numbers: Numbers,
     /// How many messages our own buffer has dropped that have not shown as missing numbers yet: they are counted.
     dropped: u64,
@@ -25,12 +27,18 @@ pub(super) struct PubSubSource {
 }
 
 impl PubSubSource {
-    pub(super) fn new(redis: Redis, subscriber: Subscriber, queue: QueueName) -> Self {
+    pub(super) fn new(
+        redis: Redis,
+        subscriber: Subscriber,
+        queue: QueueName,
+        subscribed: ByteString,
+    ) -> Self {
         let numbers = Numbers::default();
         Self {
             redis,
             subscriber,
             queue,
+            subscribed,
             numbers,
             dropped: 0,
             received: 0,
@@ -73,7 +81,7 @@ impl PubSubSource {
         let mut delivery = Delivery::new(id, frame.payload, Receipt(self.received));
         delivery.enqueued_at = frame.enqueued_at;
         delivery.headers = frame.headers;
-        if *channel != *self.queue.as_str() {
+        if *channel != self.subscribed {
             delivery.headers.insert(CHANNEL, channel.clone());
         }
         delivery

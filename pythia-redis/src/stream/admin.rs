@@ -123,7 +123,11 @@ impl StreamBroker {
     }
 
     async fn read_delayed(&self, queue: &Queue, page: Page) -> Result<Vec<Delayed>, RedisError> {
-        let end = page.offset.saturating_add(page.limit);
+        // Lua's numbers are exact up to 2^53 only.
+        let end = page
+            .offset
+            .saturating_add(page.limit)
+            .min(u32::MAX as usize);
         if end == 0 {
             return Ok(Vec::new());
         }

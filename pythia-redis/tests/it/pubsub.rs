@@ -131,6 +131,19 @@ async fn a_pattern_brings_the_channels_that_match_and_names_them() {
     assert_eq!(seen, [("news.sport", &b"goal"[..]), ("news.local", b"cat")]);
 }
 
+/// The header tells of another channel than the one that was asked for; a prefix makes none.
+#[tokio::test]
+async fn a_channel_behind_a_prefix_is_no_other_channel() {
+    let server = RedisServer::start().await;
+    let (broker, _) = broker(&server, |config| {
+        config.key_prefix = "shop:".to_owned().try_into().unwrap();
+    });
+    let mut source = broker.subscribe(&queue("news")).await.unwrap().source;
+    server.cli(&["PUBLISH", "shop:news", "goal"]).await;
+    let news = receive(&mut source, 1).await;
+    assert_eq!(news[0].headers.get("pythia-channel"), None);
+}
+
 #[tokio::test]
 async fn sharded_channels_work() {
     let server = RedisServer::start().await;

@@ -70,7 +70,10 @@ use crate::message::{Message, QueueName};
 #[macro_export]
 macro_rules! conformance_tests {
     (#[$test:meta] $setup:expr) => {
-        $crate::conformance_tests! { #[$test] $setup =>
+        $crate::conformance_tests! { @list [#[$test] $setup] }
+    };
+    (@list [$($form:tt)*]) => {
+        $crate::conformance_tests! { $($form)* =>
             // publishing
             what_is_published_arrives_as_it_was
             a_batch_keeps_its_order
@@ -127,7 +130,33 @@ macro_rules! conformance_tests {
             }
         )*
     };
+    (@futures $setup:expr => $($check:ident)*) => {{
+        let checks: Vec<$crate::testing::conformance::NamedCheck> = vec![
+            $((
+                stringify!($check),
+                Box::pin(async {
+                    let setup: $crate::testing::conformance::Setup = ($setup)().await;
+                    setup.maintained($crate::testing::conformance::$check(&setup)).await;
+                }),
+            )),*
+        ];
+        checks
+    }};
 }
+
+/// Makes a future of each check, in place of a test: for a server that is too dear to start for each of them.
+///
+/// Takes an async closure or function that makes a [`Setup`](crate::testing::conformance::Setup), each with an empty
+/// queue, and answers a vector of [`NamedCheck`](crate::testing::conformance::NamedCheck)s. A check that fails panics.
+#[macro_export]
+macro_rules! conformance_checks {
+    ($setup:expr) => {
+        $crate::conformance_tests! { @list [@futures $setup] }
+    };
+}
+
+/// A check of the suite, by its name.
+pub type NamedCheck<'a> = (&'static str, Pin<Box<dyn Future<Output = ()> + 'a>>);
 
 /// What a broker can do, and so what its checks expect.
 #[derive(Clone, Debug)]

@@ -53,6 +53,7 @@ pub async fn dead_letters_are_listed_newest_first(setup: &Setup) {
             limit: 3,
         },
     );
+    assert_eq!(dead(setup, Page::first(usize::MAX)).await.len(), 5);
     assert_eq!(dead(setup, first).await, ["e", "d", "c"]);
     assert_eq!(dead(setup, second).await, ["b", "a"]);
     assert_eq!(
@@ -127,6 +128,8 @@ pub async fn delayed_messages_are_listed_by_due_time(setup: &Setup) {
         offset: 2,
         limit: 2,
     };
+    let all = admin.delayed(&setup.queue, Page::first(usize::MAX)).await;
+    assert_eq!(all.expect("all of them").len(), 3);
     let mut listed = listed.expect("delayed messages");
     listed.extend(admin.delayed(&setup.queue, rest).await.expect("the rest"));
     let deliveries: Vec<_> = listed.iter().map(|item| item.delivery.clone()).collect();

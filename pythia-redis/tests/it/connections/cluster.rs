@@ -10,6 +10,11 @@ use crate::bench::Bench;
 async fn every_pattern_works_on_a_cluster() {
     let cluster = Cluster::start().await;
     all_patterns_work(&format!("redis.url = {:?}", cluster.url())).await;
+}
+
+#[tokio::test]
+async fn sharded_channels_and_prefixes_work_on_a_cluster() {
+    let cluster = Cluster::start().await;
     all_patterns_work(&format!(
         "redis.url = {:?}\nredis.pubsub.mode = \"sharded\"\nredis.key_prefix = \"shop:\"",
         cluster.url()

@@ -2,6 +2,7 @@
 
 mod access;
 mod cluster;
+mod cluster_conformance;
 mod errors;
 mod sentinel;
 mod settings;

@@ -80,6 +80,8 @@ impl Shell {
             .stdin(Stdio::null())
             .output();
         let output = output.await.unwrap();
+        let says = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.code() != Some(NOT_FOUND), "{command}: {says}");
         // INFO ends its lines as protocols do; nobody sees that.
         let mut text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
         for (shown, here) in &self.stand_ins {
@@ -111,5 +113,7 @@ fn which(program: &str) -> String {
     found.display().to_string()
 }
 
+/// What a shell ends with that has not found a program.
+const NOT_FOUND: i32 = 127;
 const REDIS: &str = "127.0.0.1:6379";
 const METRICS: &str = "127.0.0.1:9898";

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fred::clients::{Client, WithOptions};
-use fred::interfaces::{ClientLike, EventInterface, MetricsInterface};
+use fred::interfaces::{ClientLike, ClusterInterface, EventInterface, MetricsInterface};
 use fred::types::config::{Options, Server};
 use fred::types::{ClientState, ClusterHash, ConnectHandle, CustomCommand, Resp3Frame, Value};
 use fred::util::redis_keyslot;
@@ -275,6 +275,15 @@ impl Live {
         // Of a cluster one node may be down while the others answer; commands for that one fail by themselves.
         let down = self.events().down && !self.is_cluster;
         self.client.is_connected() && !down && !self.task.0.is_finished()
+    }
+
+    /// The masters of a cluster, as far as they are known; none of a single server.
+    pub(super) fn masters(&self) -> Vec<Server> {
+        if !self.is_cluster {
+            return Vec::new();
+        }
+        let cluster = self.client.cached_cluster_state();
+        cluster.map_or_else(Vec::new, |cluster| cluster.unique_primary_nodes())
     }
 
     pub(super) fn read(

@@ -57,6 +57,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
+use futures_util::future::try_join_all;
 use pythia_core::ConfigError;
 use pythia_core::admin::ServerStats;
 use pythia_core::observe::{Event, Observer};
@@ -266,6 +267,34 @@ impl Connection {
         let running = self.counters.start(name);
         let hash = args.hash();
         running.end(self.send(command(name, hash, false), args.values).await)
+    }
+
+    /// Runs one command without a key on every master of a cluster, or on the one server that there is.
+    ///
+    /// # Errors
+    /// As [`command`](Self::command), the first of them.
+    pub(crate) async fn on_each_master(
+        &self,
+        name: &'static str,
+        args: Args,
+    ) -> Result<Vec<Reply>, RedisError> {
+        let link = &self.links[0];
+        let live = match self.patience {
+            Some(patience) => link.connected(patience).await?,
+            None => link.live().await?,
+        };
+        let masters = live.masters();
+        if masters.is_empty() {
+            return Ok(vec![self.command(name, args).await?]);
+        }
+        let each = masters.into_iter().map(async |master| {
+            let running = self.counters.start(name);
+            let node = live.client.with_cluster_node(master);
+            let command = command(name, ClusterHash::Random, false);
+            let answer = node.custom_raw(command, args.values.clone()).await;
+            running.end(live.read(answer))
+        });
+        try_join_all(each).await
     }
 
     /// Runs a script by its digest, and by its source if the server does not have it.

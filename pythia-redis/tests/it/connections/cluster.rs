@@ -168,3 +168,20 @@ async fn sharded_channels_are_heard_again_after_their_slot_has_moved() {
 fn benches(url: &str) -> [Bench; 3] {
     PATTERNS.map(|pattern| Bench::new(url, pattern).apart())
 }
+
+/// The numbers are those of all masters together.
+#[tokio::test]
+async fn a_cluster_is_pinged_and_measured_as_a_whole() {
+    let cluster = Cluster::start().await;
+    for master in 0..3 {
+        let limit = ["CONFIG", "SET", "maxmemory", "100mb"];
+        assert_eq!(cluster.node(master).cli(&limit).await, "OK");
+    }
+    let bench = Bench::new(&cluster.url(), "list");
+    bench.broker.ping().await.unwrap();
+    let admin = bench.broker.admin().unwrap();
+    let stats = admin.server().await.unwrap().expect("Redis has one");
+    assert_eq!(stats.memory_max, Some(300 << 20));
+    let one: u64 = 500_000;
+    assert!(stats.memory_used.unwrap() > 3 * one, "{stats:?}");
+}

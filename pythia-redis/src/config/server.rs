@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::mem;
 
-use pythia_core::config::Source;
+use pythia_core::config::{Layer, Source};
 use pythia_core::{Config, ConfigError};
 
 use super::{RedisConfig, RedisUrl, TlsConfig};
@@ -15,7 +15,8 @@ impl RedisConfig {
     /// Where a URL and one of its parts come from different sources, the stronger source wins: `REDIS_HOST` replaces the host
     /// of a URL in the file, and `PYTHIA_REDIS__URL` replaces all parts that others name, with a warning. The same holds for
     /// the options of a URL and the settings that they replace. Where both come from the same source, db, user name and
-    /// password hold for what the URL leaves out, and all else is refused.
+    /// password hold for what the URL leaves out, and all else is refused. `REDIS_DB`, `REDIS_USERNAME` and `REDIS_PASSWORD`
+    /// hold for what `REDIS_URL` leaves out, too.
     ///
     /// # Errors
     /// If a setting is unknown or can't be used, or two contradict each other.
@@ -37,8 +38,17 @@ impl RedisConfig {
             let Some(weight) = weight(setting) else {
                 continue;
             };
+            // Of `REDIS_URL` and `REDIS_PASSWORD` both are meant: a platform sets them side by side.
+            let beside = source(setting).map(|part| part.layer()) == Some(Layer::RedisPart)
+                && of_url.layer() == Layer::RedisUrl;
+            let left_out = match setting {
+                "db" => url.database.is_none(),
+                "username" | "password" => (&url.username, &url.password) == (&None, &None),
+                _ => false,
+            };
             match (setting, weight) {
                 (_, Ordering::Equal) => continue,
+                (_, Ordering::Less) if beside && left_out => continue,
                 (setting, Ordering::Less) => {
                     if let Some(part) = source(setting) {
                         tracing::warn!("{part} has no effect: redis.url says it all ({of_url})");

@@ -53,6 +53,22 @@ fn the_stronger_source_wins_between_a_url_and_its_parts() {
             &[("REDIS_URL", "redis://url:3"), ("PYTHIA_REDIS__PORT", "4")],
             "redis://url:4",
         ),
+        // A database and credentials that a platform sets beside the URL are for the URL.
+        (
+            "",
+            &[("REDIS_URL", "redis://url"), ("REDIS_DB", "5")],
+            "redis://url:6379/5",
+        ),
+        (
+            "",
+            &[("REDIS_URL", "redis://url/4"), ("REDIS_DB", "5")],
+            "redis://url:6379/4",
+        ),
+        (
+            "redis.db = 5",
+            &[("REDIS_URL", "redis://url")],
+            "redis://url:6379",
+        ),
         (
             in_file,
             &[
@@ -108,8 +124,13 @@ fn a_setting_of_a_stronger_source_wins_over_an_option_of_the_url() {
 async fn a_password_of_digits_from_the_environment_keeps_its_zeros() {
     let server = RedisServer::start_with(&["--requirepass", "00123"]).await;
     let port = server.port().to_string();
-    for password in ["REDIS_PASSWORD", "PYTHIA_REDIS__PASSWORD"] {
-        let environment = [("REDIS_PORT", port.as_str()), (password, "00123")];
+    let url = format!("redis://127.0.0.1:{port}");
+    for (place, password) in [
+        (("REDIS_PORT", port.as_str()), "REDIS_PASSWORD"),
+        (("REDIS_PORT", port.as_str()), "PYTHIA_REDIS__PASSWORD"),
+        (("REDIS_URL", url.as_str()), "REDIS_PASSWORD"),
+    ] {
+        let environment = [place, (password, "00123")];
         let config = read("", &environment).unwrap();
         let shown = format!("{config:?}");
         assert!(!shown.contains("00123"), "{shown}");

@@ -12,7 +12,7 @@ use crate::shell::Shell;
 #[tokio::test]
 async fn connections_and_what_redis_keeps_are_as_shown() {
     let mut page = Page::open("deploy.md");
-    for _ in 0..3 {
+    for _ in 0..4 {
         page.skip(RIGHTS);
     }
 
@@ -42,7 +42,10 @@ async fn a_worker_needs_no_more_rights_than_it_is_given() {
     let shell = Shell::on(&server);
     page.run(RIGHTS, &shell).await;
     let url = format!("redis://worker:SECRET@127.0.0.1:{}", server.port());
-    everything_is_allowed(&url, &shell).await;
+    everything_is_allowed(&url, "", &shell).await;
+    page.run(RIGHTS, &shell).await;
+    let prefix = "redis.key_prefix = 'shop:'";
+    everything_is_allowed(&url, prefix, &shell).await;
 }
 
 #[tokio::test]
@@ -53,10 +56,11 @@ async fn nor_does_it_on_a_cluster() {
         let shell = Shell::on(cluster.node(node));
         page.run(RIGHTS, &shell).await;
         page.skip(RIGHTS);
+        page.skip(RIGHTS);
         page.run(RIGHTS, &shell).await;
     }
     let url = cluster.url().replace("://", "://worker:SECRET@");
-    everything_is_allowed(&url, &Shell::on(cluster.node(0))).await;
+    everything_is_allowed(&url, "", &Shell::on(cluster.node(0))).await;
 }
 
 #[tokio::test]
@@ -65,17 +69,18 @@ async fn nor_by_way_of_sentinels() {
     let mut page = Page::open("deploy.md");
     let shell = Shell::on(sentinels.primary());
     page.run(RIGHTS, &shell).await;
+    page.skip(RIGHTS);
     page.run(RIGHTS, &shell).await;
     let url = sentinels.url().replace("://", "://worker:SECRET@");
-    everything_is_allowed(&url, &shell).await;
+    everything_is_allowed(&url, "", &shell).await;
 }
 
 /// Each pattern, with a queue whose name begins as the rules say: nothing is refused.
-async fn everything_is_allowed(url: &str, shell: &Shell) {
+async fn everything_is_allowed(url: &str, more: &str, shell: &Shell) {
     for pattern in ["list", "stream", "pubsub"] {
         let settings = format!(
             "broker.type = {pattern:?}\nbroker.queue = 'orders-{pattern}'\nrunner.sample_interval = '20ms'\n\
-             runner.maintain_interval = '20ms'\nretry.initial_delay = '10ms'\nretry.max_attempts = 2"
+             runner.maintain_interval = '20ms'\nretry.initial_delay = '10ms'\nretry.max_attempts = 2\n{more}"
         );
         let service = Service::start(url, &settings).await;
         let ask = format!("curl -s {}/health", service.address);

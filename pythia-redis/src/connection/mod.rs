@@ -43,6 +43,7 @@
 mod diagnose;
 mod endpoint;
 mod link;
+mod reader;
 mod reply;
 mod stats;
 mod subscriber;
@@ -61,7 +62,7 @@ use futures_util::future::try_join_all;
 use pythia_core::ConfigError;
 use pythia_core::admin::ServerStats;
 use pythia_core::observe::{Event, Observer};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use self::endpoint::Endpoint;
 use self::link::{Link, Live, Role};
@@ -71,6 +72,7 @@ use crate::error::{Kind, RedisError};
 use crate::script::Script;
 use crate::url::RedisUrl;
 
+pub(crate) use self::reader::Reader;
 pub(crate) use self::reply::{Args, Reply};
 pub(crate) use self::subscriber::{Channels, Notice, Subscriber};
 
@@ -101,16 +103,6 @@ pub(crate) struct Connection {
     attempts: u32,
     /// How long to wait for a lost connection before giving up; `None`: as long as a command may take.
     patience: Option<Duration>,
-}
-
-/// A connection for commands that wait for data. One command at a time.
-#[derive(Debug)]
-pub(crate) struct Reader {
-    link: Arc<Link>,
-    counters: Arc<Counters>,
-    /// How long a command that does not block may stay unanswered.
-    silence: Duration,
-    reconnect_patience: Duration,
 }
 
 impl Redis {
@@ -187,13 +179,7 @@ impl Redis {
 
     /// A connection of its own for blocking commands.
     pub(crate) fn reader(&self) -> Reader {
-        let config = self.config();
-        Reader {
-            link: self.link(Role::Reader),
-            counters: Arc::clone(&self.0.counters),
-            silence: config.command_timeout / 2,
-            reconnect_patience: config.connect_timeout.min(MAX_RECONNECT_PATIENCE),
-        }
+        Reader::new(self.link(Role::Reader), self.config(), &self.0.counters)
     }
 
     /// A connection of its own for subscriptions; `buffer` messages wait for a slow consumer.
@@ -366,97 +352,6 @@ impl Connection {
     }
 }
 
-impl Reader {
-    /// Runs a command that waits for data on the server for at most `wait`.
-    ///
-    /// The future must be polled to its end: a message popped for a reader that went away is lost to it.
-    ///
-    /// # Errors
-    /// `Unavailable` if there is no connection, or it is lost meanwhile; `TimedOut` if the server is silent for
-    /// two seconds longer than `wait`: the connection is then made anew, and a smaller read may get through.
-    pub(crate) async fn blocking(
-        &mut self,
-        name: &'static str,
-        args: Args,
-        wait: Duration,
-    ) -> Result<Reply, RedisError> {
-        let hash = args.hash();
-        let limit = wait + BLOCKING_GRACE;
-        self.send(command(name, hash, true), args.values, limit)
-            .await
-    }
-
-    /// Runs a command that Redis answers at once, on this reader's connection.
-    ///
-    /// # Errors
-    /// As [`blocking`](Self::blocking), after half of `command_timeout`.
-    pub(crate) async fn command(
-        &mut self,
-        name: &'static str,
-        args: Args,
-    ) -> Result<Reply, RedisError> {
-        let running = self.counters.start(name);
-        let hash = args.hash();
-        running.end(
-            self.send(command(name, hash, false), args.values, self.silence)
-                .await,
-        )
-    }
-
-    /// Runs a script on this reader's connection; see [`Connection::eval`].
-    ///
-    /// # Errors
-    /// As [`command`](Self::command), and whatever the script raises.
-    pub(crate) async fn eval(
-        &mut self,
-        script: &'static Script,
-        keys: &[&ByteString],
-        args: Args,
-    ) -> Result<Reply, RedisError> {
-        let running = self.counters.start(script.name());
-        let call = ScriptCall::new(script, keys, args);
-        let reply = match self
-            .send(call.by_digest(), call.values.clone(), self.silence)
-            .await
-        {
-            Err(error) if error.kind() == Kind::NoScript => {
-                self.send(call.by_source(), call.into_source_values(), self.silence)
-                    .await
-            }
-            reply => reply,
-        };
-        running.end(reply.inspect(refuse_flat_data))
-    }
-
-    async fn send(
-        &self,
-        mut command: CustomCommand,
-        values: Vec<Value>,
-        limit: Duration,
-    ) -> Result<Reply, RedisError> {
-        let live = self.link.connected(READER_PATIENCE).await?;
-        live.route(&mut command, &values);
-        let client = live.once(Some(limit + self.reconnect_patience + LAST_WORD));
-        let sent = Instant::now();
-        let mut answer = Box::pin(client.custom_raw(command, values));
-        if let Ok(answer) = timeout(limit, &mut answer).await {
-            let outcome = live.read(answer);
-            live.learn(sent, &outcome).await;
-            return outcome;
-        }
-        // Half-open or frozen. The same future stays: its answer may have arrived this very moment, and if not,
-        // losing the connection ends it.
-        live.reconnect(self.reconnect_patience).await;
-        live.read(answer.await).map_err(|error| match error.kind() {
-            Kind::Unavailable => RedisError::new(
-                Kind::TimedOut,
-                format!("silent for {limit:?}, connected anew"),
-            ),
-            _ => error,
-        })
-    }
-}
-
 /// `EVALSHA` and `EVAL` differ in their first argument only.
 struct ScriptCall {
     script: &'static Script,
@@ -510,11 +405,4 @@ fn refuse_flat_data(reply: &Reply) {
 /// The first key of `EVALSHA digest numkeys key ...`.
 const SCRIPT_HASH: ClusterHash = ClusterHash::Offset(2);
 const LOSS_SHOWS: Duration = Duration::from_millis(20);
-/// How long a reader waits for a reconnect under way before it reports that there is no connection.
-const READER_PATIENCE: Duration = Duration::from_secs(1);
-/// How much longer than its own wait a blocking command may take.
-const BLOCKING_GRACE: Duration = Duration::from_secs(2);
-const MAX_RECONNECT_PATIENCE: Duration = Duration::from_secs(3);
-/// After a reconnect the old command's end is only a matter of scheduling.
-const LAST_WORD: Duration = Duration::from_secs(1);
 const CONTROL_BUFFER: usize = 1024;

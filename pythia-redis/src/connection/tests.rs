@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use tokio::time::timeout;
+
 use super::*;
 use crate::testing::RedisServer;
 

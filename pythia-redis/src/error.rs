@@ -131,8 +131,10 @@ impl RedisError {
 
     /// The same error, met while connecting to `server`.
     pub(crate) fn connecting_to(self, server: impl fmt::Display) -> Self {
-        let detail = format!("no connection to {server}: {}", self.detail);
-        Self::new(self.kind, detail)
+        Self {
+            detail: format!("no connection to {server}: {}", self.detail).into(),
+            ..self
+        }
     }
 
     /// An unexpected reply, named by what was expected and what came.

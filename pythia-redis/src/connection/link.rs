@@ -174,9 +174,11 @@ impl Link {
         };
         match outcome {
             Ok(live) => Ok(live),
-            Err(error) => Err(diagnose::plainly(error, &self.endpoint)
-                .await
-                .connecting_to(&self.endpoint.server)),
+            Err(error) => {
+                let error = error.met_by(&self.endpoint.user);
+                let error = diagnose::plainly(error, &self.endpoint).await;
+                Err(error.connecting_to(&self.endpoint.server))
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Users with a password and with too few rights.
 
-use pythia_redis::testing::RedisServer;
+use pythia_redis::testing::{RedisServer, Sentinels};
 
 use super::{PATTERNS, all_patterns_work, refusal};
 use crate::bench::Bench;
@@ -97,4 +97,16 @@ async fn a_key_or_channel_out_of_reach_is_named_with_what_grants_it() {
         assert!(error.contains("lacks a permission"), "{pattern}: {error}");
         assert!(error.contains("ACL SETUSER app"), "{pattern}: {error}");
     }
+}
+
+/// What the connection itself needs is named as well: here it asks each server whether it is the primary.
+#[tokio::test]
+async fn a_right_that_connecting_takes_is_named_with_what_grants_it() {
+    let sentinels = Sentinels::start().await;
+    let user = ["ACL", "SETUSER", "app", "reset", "on", ">se:cret"];
+    let set = sentinels.primary().cli(&[&user[..], RIGHTS].concat()).await;
+    assert_eq!(set, "OK");
+    let url = sentinels.url().replace("://", "://app:se%3Acret@");
+    let error = refusal(&format!("redis.url = {url:?}")).await;
+    assert!(error.contains("ACL SETUSER app +role"), "{error}");
 }

@@ -38,7 +38,7 @@ timeout.hard = "30s"
 async fn main() -> Result<(), Box<dyn Error>> {
     let config = match std::env::var_os("PYTHIA_CONFIG") {
         Some(_) => Config::load()?,
-        None => Config::from_sources(Some(FILE), pythia_variables())?,
+        None => Config::from_sources(Some(FILE), our_variables())?,
     };
     let orders: RouteConfig = config.route("orders")?;
     println!(
@@ -80,7 +80,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// What `Config::load` reads besides the file.
-fn pythia_variables() -> impl Iterator<Item = (String, String)> {
-    let ours = |name: &str| name.starts_with("PYTHIA_");
+fn our_variables() -> impl Iterator<Item = (String, String)> {
+    let ours = |name: &str| name.starts_with("PYTHIA_") || name.starts_with("REDIS_");
     std::env::vars().filter(move |(name, _)| ours(name))
 }

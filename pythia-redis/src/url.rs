@@ -125,6 +125,12 @@ impl std::str::FromStr for RedisUrl {
             Some((credentials, hosts)) => (Some(credentials), hosts),
             None => (None, authority),
         };
+        // Or a part of the password would be a service or a database, and be shown.
+        if scheme != Scheme::Socket && path.contains('@') {
+            return Err(invalid(
+                "there is an @ behind the first / of the redis url: a / in a password is written as %2F",
+            ));
+        }
         let (username, password) = parse_credentials(credentials)?;
         let options::Parsed {
             options,
@@ -173,6 +179,12 @@ impl std::str::FromStr for RedisUrl {
                 }
             }
         };
+        if matches!(&sentinel, (Some(_), password) if password.as_deref().is_none_or(str::is_empty))
+        {
+            return Err(invalid(
+                "the option sentinel_username of the redis url needs sentinel_password",
+            ));
+        }
         if scheme != Scheme::Sentinel && sentinel != (None, None) {
             return Err(invalid(
                 "the options sentinel_username and sentinel_password need a url that begins with redis-sentinel://",

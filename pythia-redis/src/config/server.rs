@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::mem;
+use std::net::Ipv6Addr;
 
 use pythia_core::config::{Layer, Source};
 use pythia_core::{Config, ConfigError};
@@ -175,12 +176,24 @@ impl RedisConfig {
                 "redis.host and redis.port have no effect beside redis.url; use the one or the others",
             );
         }
-        if self.username.is_some() && self.password.is_none() {
+        let server = self.server();
+        // Not the URL's own user alone: a part from another source may have taken its place.
+        if self.username.is_some() && self.password.is_none()
+            || server.username.is_some() && server.password.is_none()
+        {
             return refuse(
                 "redis.username is set without redis.password; Redis takes both or the password alone",
             );
         }
-        let server = self.server();
+        // What was found is not shown: a URL that was put here may hold a password.
+        if let Place::Server(Address { host, .. }) = &server.place
+            && !is_host(host)
+        {
+            return refuse(
+                "redis.host is not the name or the address of a server; a port goes into redis.port, and a whole URL into \
+                 redis.url",
+            );
+        }
         if self.username.is_some() && server.username != self.username
             || self.password.is_some()
                 && server.password != self.password.as_ref().map(|password| password.0.clone())
@@ -194,7 +207,9 @@ impl RedisConfig {
                 "redis.db and redis.url name different databases; use the one or the other",
             );
         }
-        if self.db != 0 && matches!(server.place, Place::Cluster(_)) {
+        if server.database.is_some_and(|number| number != 0)
+            && matches!(server.place, Place::Cluster(_))
+        {
             return refuse("redis.db is not 0, and a redis cluster has no other database");
         }
         let over_tls = server.tls || self.store_url.as_ref().is_some_and(|url| url.tls);
@@ -219,6 +234,17 @@ impl RedisConfig {
         }
         Ok(())
     }
+}
+
+/// A name, or an address of version 4 or 6, which may stand in brackets and name its interface.
+fn is_host(host: &str) -> bool {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    let address = bare.split_once('%').map_or(bare, |(address, _)| address);
+    let is_part_of_url = |c: char| c.is_whitespace() || "/:@?#,[]".contains(c);
+    address.parse::<Ipv6Addr>().is_ok() || !host.contains(is_part_of_url)
 }
 
 impl RedisUrl {

@@ -76,7 +76,7 @@ pub(super) fn parse(query: &str) -> Result<Parsed, ConfigError> {
     for option in query.split('&').filter(|option| !option.is_empty()) {
         let (name, text) = option.split_once('=').unwrap_or((option, ""));
         let Some((meaning, known)) = OPTIONS.iter().find(|(_, known)| *known == name) else {
-            return Err(unknown(name));
+            return Err(unknown(name, query));
         };
         if seen.contains(meaning) {
             return Err(invalid(format!(
@@ -143,7 +143,7 @@ impl Parsed {
     }
 }
 
-fn unknown(name: &str) -> ConfigError {
+fn unknown(name: &str, query: &str) -> ConfigError {
     let distance = |known: &str| strsim::damerau_levenshtein(known, name);
     let closest = OPTIONS.iter().map(|(_, known)| *known);
     let closest = closest
@@ -153,14 +153,15 @@ fn unknown(name: &str) -> ConfigError {
         Some(known) => format!("; did you mean {known}?"),
         None => String::new(),
     };
-    // A password that holds an unencoded ? or & ends up here.
-    let shown =
-        if name.len() <= MAX_SHOWN && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
-            format!("unknown option {name} in the redis url{hint}")
-        } else {
-            "unknown option in the redis url: a ? or & in a password is written as %3F or %26"
-                .to_owned()
-        };
+    // A password that holds an unencoded ? or & ends up here, and the @ behind it with it.
+    let is_name =
+        name.len() <= MAX_SHOWN && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let shown = if is_name && !query.contains('@') {
+        format!("unknown option {name} in the redis url{hint}")
+    } else {
+        "unknown option in the redis url: a ? or & in a password is written as %3F or %26"
+            .to_owned()
+    };
     invalid(shown)
 }
 

@@ -111,6 +111,63 @@ fn what_says_two_things_at_once_is_refused() {
     assert!(error.contains("redis.host can't replace"), "{error}");
 }
 
+/// The same as if one source said it all.
+#[test]
+fn what_a_part_makes_of_a_url_must_be_usable_too() {
+    let login = "redis.url = \"redis://app:pw@h\"";
+    for (toml, variable, why) in [
+        (
+            "redis.url = \"redis://h\"",
+            ("REDIS_USERNAME", "app"),
+            "without redis.password",
+        ),
+        (
+            login,
+            ("PYTHIA_REDIS__PASSWORD", ""),
+            "without redis.password",
+        ),
+        (
+            "redis.url = \"redis-cluster://h\"",
+            ("REDIS_DB", "2"),
+            "cluster",
+        ),
+        (login, ("REDIS_HOST", "redis://:hunter2@h"), "redis.url"),
+    ] {
+        let error = read(toml, &[variable]).expect_err(toml);
+        assert!(error.contains(why), "{toml} {variable:?}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+/// It would be shown with the password that it holds, in errors and labels.
+#[test]
+fn a_host_is_no_url() {
+    let read = |host| read("", &[("REDIS_HOST", host)]);
+    for host in [
+        "redis://:hunter2@h:6379",
+        "app:hunter2@h",
+        "hunter2@h",
+        "h:6380",
+        "h/1",
+        "two words",
+        "[hunter2:]",
+    ] {
+        let error = read(host).expect_err(host);
+        assert!(error.contains("redis.host is not"), "{host}: {error}");
+        assert!(!error.contains("hunter2"), "{host}: {error}");
+    }
+    for host in [
+        "h",
+        "my_redis.example.com.",
+        "10.0.0.1",
+        "::1",
+        "[::1]",
+        "fe80::1%eth0",
+    ] {
+        read(host).expect(host);
+    }
+}
+
 #[test]
 fn a_setting_of_a_stronger_source_wins_over_an_option_of_the_url() {
     let url = "redis.url = \"redis://h?command_timeout=3s&pool_size=7\"";

@@ -80,7 +80,9 @@ pub struct RedisConfig {
     pub command_attempts: NonZeroU32,
     /// How long publishing waits for a lost connection to come back, before it fails. Default: `1s`.
     ///
-    /// Workers wait for as long as it takes; whoever publishes may have a user waiting.
+    /// Workers wait for as long as it takes; whoever publishes may have a user waiting. So long a publish is also repeated
+    /// that Redis refuses because it is loading its data, or a slot of a cluster is moving. A server that takes it and is
+    /// silent is waited for as [`command_timeout`](Self::command_timeout) says.
     #[serde(with = "humantime_serde")]
     pub publish_wait: Duration,
     /// How long a connection may be silent before it is asked for a sign of life: a subscription at that moment, any

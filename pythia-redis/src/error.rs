@@ -80,6 +80,23 @@ impl RedisError {
         self.kind
     }
 
+    /// Whether a command that was sent once was refused before it did anything. (Of such a one fred says so by its own
+    /// words when it was redirected on a cluster.)
+    pub(crate) fn was_not_executed(&self) -> bool {
+        const REFUSED: [&str; 7] = [
+            "BUSY ",
+            "CLUSTERDOWN ",
+            "LOADING ",
+            "MASTERDOWN ",
+            "Max attempts reached",
+            "TRYAGAIN ",
+            "Too many failed write attempts",
+        ];
+        REFUSED
+            .iter()
+            .any(|refused| self.detail.starts_with(refused))
+    }
+
     /// The server's or the client's own words.
     pub(crate) fn detail(&self) -> &str {
         &self.detail
@@ -147,7 +164,7 @@ impl RedisError {
 
     /// An error reply as Redis sent it, such as `WRONGTYPE Operation against a key ...`.
     pub(crate) fn from_reply(text: &str) -> Self {
-        Self::new(classify_reply(text), plain_words(text))
+        Self::new(classify_reply(text), our_words(text))
     }
 }
 
@@ -155,7 +172,7 @@ impl From<fred::error::Error> for RedisError {
     fn from(error: fred::error::Error) -> Self {
         match tls_words(error.details()) {
             Some(words) => Self::new(Kind::Tls, words),
-            None => Self::new(classify(&error), plain_words(error.details())),
+            None => Self::new(classify(&error), our_words(error.details())),
         }
     }
 }
@@ -231,6 +248,12 @@ fn classify(error: &fred::error::Error) -> Kind {
         FredKind::IO | FredKind::Canceled | FredKind::Backpressure | FredKind::Routing => {
             Kind::Unavailable
         }
+        FredKind::Sentinel => match classify_reply(details) {
+            Kind::Other => Kind::Unavailable,
+            // The first question is one that only sentinels understand.
+            Kind::UnknownCommand => Kind::Misconfigured,
+            precise => precise,
+        },
         FredKind::Protocol | FredKind::Parse => match classify_reply(details) {
             Kind::Other => Kind::Protocol,
             precise => precise,
@@ -240,6 +263,38 @@ fn classify(error: &fred::error::Error) -> Kind {
             Kind::Other if is_lost_command(details) => Kind::Unavailable,
             kind => kind,
         },
+    }
+}
+
+/// Where the words of Redis or of fred don't say what to do.
+fn our_words(details: &str) -> String {
+    const SAID: [(&str, &str); 4] = [
+        (
+            "Failed to connect to all sentinel nodes",
+            "no sentinel answers: none is up, or they refuse the sentinel_username and sentinel_password in redis.url",
+        ),
+        (
+            "MOVED ",
+            "this is a node of a cluster: begin redis.url with redis-cluster://",
+        ),
+        (
+            "Missing primary address",
+            "the sentinels know no primary by the name in redis.url",
+        ),
+        (
+            "ERR unknown command 'SENTINEL'",
+            "this is a redis, and no sentinel: begin redis.url with redis://",
+        ),
+    ];
+    let plain = plain_words(details);
+    let known = SAID.iter().find(|(words, _)| {
+        plain
+            .to_ascii_lowercase()
+            .starts_with(&words.to_ascii_lowercase())
+    });
+    match known {
+        Some((_, ours)) => format!("{ours} ({plain})"),
+        None => plain,
     }
 }
 
@@ -296,6 +351,7 @@ fn is_lost_command(details: &str) -> bool {
         || details.starts_with("Failed to send command to router")
         || details.starts_with("Failed to route command")
         || details.starts_with("Max attempts exceeded")
+        || details.starts_with("Max attempts reached")
         || details.starts_with("Missing expected connection")
         || details.starts_with("Client is not initialized")
         || details.starts_with("channel closed")
@@ -308,6 +364,7 @@ fn classify_reply(text: &str) -> Kind {
         "BUSY" | "BUSYKEY" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "MISCONF"
         | "NOREPLICAS" | "TRYAGAIN" => Kind::Unavailable,
         "DENIED" | "NOAUTH" | "WRONGPASS" => Kind::Auth,
+        "MOVED" => Kind::Misconfigured,
         "NOGROUP" | "UNBLOCKED" => Kind::NoGroup,
         "NOPERM" => Kind::NoPermission,
         "NOSCRIPT" => Kind::NoScript,

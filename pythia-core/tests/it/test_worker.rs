@@ -637,3 +637,10 @@ async fn hooks_are_called_once_a_run() {
         "the worker under test: the worker of queue \"test\" did not start: no more"
     );
 }
+
+#[tokio::test]
+#[should_panic(expected = "no message has been seen")]
+async fn nothing_is_not_all_acked() {
+    let worker = TestWorker::new(worker_fn(async |_: &Job<u64>| Ok(())));
+    worker.assert_all_acked();
+}

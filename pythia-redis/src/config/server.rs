@@ -134,6 +134,13 @@ impl RedisConfig {
         server
     }
 
+    /// Where the key-value store is, if that is another place.
+    pub(crate) fn store(&self) -> Option<RedisUrl> {
+        let mut store = self.store_url.clone()?;
+        store.tls |= self.tls.enabled && !matches!(store.place, Place::Socket(_));
+        Some(store)
+    }
+
     /// The same settings for the server of this URL, with the options of the URL in their places.
     pub(crate) fn at(self, mut server: RedisUrl) -> Self {
         let UrlOptions {
@@ -212,7 +219,7 @@ impl RedisConfig {
         {
             return refuse("redis.db is not 0, and a redis cluster has no other database");
         }
-        let over_tls = server.tls || self.store_url.as_ref().is_some_and(|url| url.tls);
+        let over_tls = server.tls || self.store().is_some_and(|url| url.tls);
         let TlsConfig {
             ca_file,
             cert_file,

@@ -14,7 +14,13 @@ use crate::url::{Address, Place};
 /// TLS spoken to a port without it shows as a time-out, and the reverse as a connection that is reset. So the port is
 /// asked what it speaks.
 pub(super) async fn plainly(error: RedisError, endpoint: &Endpoint) -> RedisError {
-    let Place::Server(address) = &endpoint.server.place else {
+    let (address, kind) = match &endpoint.server.place {
+        Place::Server(address) => (Some(address), ""),
+        Place::Cluster(nodes) => (nodes.first(), "-cluster"),
+        Place::Sentinel { sentinels, .. } => (sentinels.first(), "-sentinel"),
+        Place::Socket(_) => (None, ""),
+    };
+    let Some(address) = address else {
         return error;
     };
     if !matches!(
@@ -26,12 +32,14 @@ pub(super) async fn plainly(error: RedisError, endpoint: &Endpoint) -> RedisErro
     let (question, other) = if endpoint.server.tls {
         (
             PING,
-            "the server speaks without TLS on this port; begin redis.url with redis://",
+            format!(
+                "{address} speaks without TLS on this port; begin redis.url with redis{kind}://"
+            ),
         )
     } else {
         (
             CLIENT_HELLO,
-            "the server expects TLS on this port; begin redis.url with rediss://",
+            format!("{address} expects TLS on this port; begin redis.url with rediss{kind}://"),
         )
     };
     match timeout(PATIENCE, ask(address, question)).await {

@@ -32,7 +32,7 @@ impl Endpoint {
     pub(super) fn new(config: RedisConfig, server: RedisUrl) -> Result<Self, ConfigError> {
         let config = config.at(server.clone());
         let tls = match server.tls {
-            true => Some(tls::connector(&config.tls)?),
+            true => Some(tls::connector(&config.tls, &server)?),
             false => None,
         };
         let name = server.username.as_deref().unwrap_or("default").to_owned();

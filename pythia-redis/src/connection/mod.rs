@@ -112,8 +112,8 @@ impl Redis {
     /// If the settings contradict each other, or a file that TLS needs can't be used.
     pub(crate) fn new(config: RedisConfig) -> Result<Self, ConfigError> {
         config.check()?;
-        let store = match &config.store_url {
-            Some(url) => Some(Self::at(Endpoint::new(config.clone(), url.clone())?, None)),
+        let store = match config.store() {
+            Some(url) => Some(Self::at(Endpoint::new(config.clone(), url)?, None)),
             None => None,
         };
         let server = config.server();
@@ -313,17 +313,27 @@ impl Connection {
         };
         // fred would keep a command whose connection is lost for as long as a command may take.
         let mut attempts = self.attempts;
+        let deadline = Instant::now() + patience;
         loop {
             let live = link.connected(patience).await?;
-            attempts -= 1;
             let (command, values) = (command.clone(), values.clone());
-            match self.send_on(&live, &live.once(None), command, values).await {
-                Err(error) if error.kind() == Kind::Unavailable && attempts > 0 => {
-                    // By then the loss of the connection has come round.
-                    sleep(LOSS_SHOWS).await;
-                }
+            let error = match self.send_on(&live, &live.once(None), command, values).await {
+                Err(error) if error.kind() == Kind::Unavailable => error,
                 outcome => return outcome,
+            };
+            if error.was_not_executed() {
+                // A slot is on its way to another node, or Redis is loading its data: a repeat can't double anything.
+                if Instant::now() >= deadline {
+                    return Err(error);
+                }
+            } else {
+                attempts -= 1;
+                if attempts == 0 {
+                    return Err(error);
+                }
             }
+            // By then the loss of the connection has come round.
+            sleep(LOSS_SHOWS).await;
         }
     }
 

@@ -1,5 +1,6 @@
 //! From the settings of TLS to what fred connects by.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,13 +8,14 @@ use fred::rustls::pki_types::pem::{Error as PemError, PemObject};
 use fred::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use fred::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use fred::rustls_native_certs;
-use fred::types::config::{TlsConfig as FredTls, TlsHostMapping};
+use fred::types::config::{HostMapping, TlsConfig as FredTls, TlsHostMapping};
 use pythia_core::ConfigError;
 
 use crate::config::TlsConfig;
+use crate::url::{Place, RedisUrl};
 
 /// Reads the files, so that a bad one is known before anything connects.
-pub(super) fn connector(tls: &TlsConfig) -> Result<FredTls, ConfigError> {
+pub(super) fn connector(tls: &TlsConfig, server: &RedisUrl) -> Result<FredTls, ConfigError> {
     let provider = Arc::new(ring::default_provider());
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -33,13 +35,41 @@ pub(super) fn connector(tls: &TlsConfig) -> Result<FredTls, ConfigError> {
                 ))
             })?
         }
-        _ => client.with_no_client_auth(),
+        (None, None) => client.with_no_client_auth(),
+        _ => {
+            return Err(ConfigError::new(
+                "of redis.tls.cert_file and redis.tls.key_file only one is set; a client's certificate takes both",
+            ));
+        }
     };
     Ok(FredTls {
         connector: client.into(),
-        // A cluster names its nodes by their IP addresses, which few certificates hold.
-        hostnames: TlsHostMapping::DefaultHost,
+        hostnames: names(server),
     })
+}
+
+/// A cluster names its nodes by their IP addresses, which few certificates hold: they are to show the name that the URL
+/// has, whichever node is asked first.
+fn names(server: &RedisUrl) -> TlsHostMapping {
+    let Place::Cluster(nodes) = &server.place else {
+        return TlsHostMapping::None;
+    };
+    let named = nodes
+        .iter()
+        .find(|node| node.host.parse::<IpAddr>().is_err());
+    match named {
+        Some(node) => TlsHostMapping::Custom(Arc::new(OneName(node.host.clone()))),
+        None => TlsHostMapping::None,
+    }
+}
+
+#[derive(Debug)]
+struct OneName(String);
+
+impl HostMapping for OneName {
+    fn map(&self, _: &IpAddr, _: &str) -> Option<String> {
+        Some(self.0.clone())
+    }
 }
 
 fn roots(tls: &TlsConfig) -> Result<RootCertStore, ConfigError> {

@@ -140,10 +140,19 @@ impl Cluster {
     /// the replica then. Answers the new one.
     pub async fn fail_over(&self, master: usize) -> usize {
         let replica = self.replica_of(master).await;
-        self.node(replica).must(&["CLUSTER", "FAILOVER"]).await;
-        self.wait_until_settled("the replica has taken over", &[replica])
-            .await;
-        replica
+        let masters = [replica];
+        let taken_over = self.wait_until_settled("the replica has taken over", &masters);
+        let asked = async {
+            // The other masters refuse their votes for a while after an election in the same shard.
+            loop {
+                self.node(replica).cli(&["CLUSTER", "FAILOVER"]).await;
+                sleep(ASK_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = taken_over => replica,
+            () = asked => replica,
+        }
     }
 
     /// Kills this master as a power cut does, and waits until its replica has taken its place. Answers the new one.
@@ -336,6 +345,8 @@ const BUS_OFFSET: u16 = 10_000;
 const PORT_ATTEMPTS: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(40);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Longer than a vote takes, and shorter than what somebody waits for it.
+const ASK_AGAIN: Duration = Duration::from_millis(2_500);
 
 #[cfg(test)]
 mod tests {

@@ -129,6 +129,15 @@ impl Bench {
         }
     }
 
+    /// Publishes this number, once.
+    pub(crate) async fn once(&self, number: u64) -> Result<(), pythia_core::BrokerError> {
+        let message = Message::new(format!(r#"{{"number":{number}}}"#));
+        self.broker
+            .publish(&self.queue, vec![message])
+            .await
+            .map(drop)
+    }
+
     /// Publishes these numbers by the broker's own means, each until it is taken: while a Redis fails over it refuses some.
     pub(crate) async fn publish(&self, numbers: std::ops::Range<u64>) {
         let patience = Instant::now() + Duration::from_secs(60);

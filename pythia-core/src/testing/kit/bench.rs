@@ -152,7 +152,7 @@ impl Bench {
             if is_so().await {
                 return;
             }
-            if timeout(LOOK, changed).await.is_err() {
+            if timeout(LOOK.min(patience), changed).await.is_err() {
                 self.assert_moves(patience).await;
             }
         }

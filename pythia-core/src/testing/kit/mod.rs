@@ -226,12 +226,16 @@ impl TestWorker {
         bench.map_or_else(Vec::new, |bench| bench.journal.histories())
     }
 
-    /// Asserts that every message was processed.
+    /// Asserts that there were messages, and that every one was processed.
     ///
     /// # Panics
-    /// If one was not; the text tells its history.
+    /// If there was none, or one was not; the text tells its history.
     #[track_caller]
     pub fn assert_all_acked(&self) {
+        assert!(
+            !self.messages().is_empty(),
+            "no message has been seen: send some, and run the worker"
+        );
         for message in self.messages() {
             message.assert_acked();
         }

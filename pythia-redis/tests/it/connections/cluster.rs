@@ -3,7 +3,7 @@
 use pythia_redis::testing::Cluster;
 
 use super::sentinel::run_all;
-use super::{PATTERNS, all_patterns_work};
+use super::{PATTERNS, all_patterns_work, refusal};
 use crate::bench::Bench;
 
 #[tokio::test]
@@ -184,4 +184,37 @@ async fn a_cluster_is_pinged_and_measured_as_a_whole() {
     assert_eq!(stats.memory_max, Some(300 << 20));
     let one: u64 = 500_000;
     assert!(stats.memory_used.unwrap() > 3 * one, "{stats:?}");
+}
+
+/// Commands are refused meanwhile, which says that they did nothing: publishing repeats them for as long as it may wait.
+#[tokio::test]
+async fn publishing_waits_for_a_slot_that_is_on_its_way() {
+    let cluster = Cluster::start().await;
+    for pattern in PATTERNS {
+        let settings = format!(
+            "redis.url = {:?}\nredis.publish_wait = \"10s\"\nredis.command_attempts = 1",
+            cluster.url()
+        );
+        let bench = Bench::with(&settings, pattern).apart();
+        let slot = bench.queue.as_str();
+        let elsewhere = (cluster.owner_of(slot).await + 1) % 3;
+        bench.once(0).await.unwrap();
+        let half = cluster.begin_migration(slot, elsewhere).await;
+        let (published, ()) = tokio::join!(bench.once(1), async {
+            half.move_key(slot).await;
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            half.finish().await;
+        });
+        published.unwrap();
+        bench.once(2).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_is_not_taken_for_a_single_server() {
+    let cluster = Cluster::start().await;
+    let stranger = (cluster.owner_of("orders").await + 1) % 3;
+    let url = format!("redis://127.0.0.1:{}", cluster.node(stranger).port());
+    let error = refusal(&format!("redis.url = {url:?}")).await;
+    assert!(error.contains("redis-cluster://"), "{error}");
 }

@@ -105,3 +105,26 @@ pub(super) async fn run_all(benches: &[Bench; 3], work: impl Future<Output = ()>
 async fn replicated(primary: &RedisServer) {
     assert_eq!(primary.cli(&["WAIT", "1", "10000"]).await, "1");
 }
+
+#[tokio::test]
+async fn sentinels_that_are_away_or_refuse_the_password_are_named() {
+    let sentinels = Sentinels::start_with(&[], &["--requirepass", "watch"]).await;
+    let wrong = format!("{}?sentinel_password=hunter2", sentinels.url());
+    for url in [wrong.as_str(), "redis-sentinel://127.0.0.1:1/mymaster"] {
+        let bench = Bench::new(url, "list");
+        let error = bench.once(1).await.unwrap_err();
+        assert!(error.is_unavailable(), "{error}");
+        let error = error.to_string();
+        assert!(error.contains("no sentinel answers"), "{error}");
+        assert!(error.contains("sentinel_password"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_is_no_sentinel_is_named() {
+    let server = RedisServer::start().await;
+    let url = format!("redis-sentinel://127.0.0.1:{}/mymaster", server.port());
+    let error = refusal(&format!("redis.url = {url:?}")).await;
+    assert!(error.contains("no sentinel"), "{error}");
+}

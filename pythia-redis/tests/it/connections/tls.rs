@@ -4,6 +4,7 @@ use pythia_core::Config;
 use pythia_redis::testing::RedisServer;
 
 use super::{all_patterns_work, refusal};
+use crate::bench::Bench;
 
 #[tokio::test]
 async fn tls_with_an_own_authority_works_on_every_pattern() {
@@ -87,6 +88,39 @@ async fn tls_on_a_plain_port_is_named() {
     .await;
     assert!(error.contains("without TLS on this port"), "{error}");
     assert!(error.contains("redis://"), "{error}");
+    for scheme in ["rediss-cluster", "rediss-sentinel"] {
+        let url = format!("{scheme}://127.0.0.1:{}/mymaster", server.port());
+        let url = url.trim_end_matches(if scheme == "rediss-cluster" {
+            "/mymaster"
+        } else {
+            ""
+        });
+        let error = refusal(&format!(
+            "redis.url = {url:?}\nredis.connect_timeout = \"500ms\""
+        ))
+        .await;
+        assert!(error.contains("without TLS on this port"), "{error}");
+    }
+}
+
+/// The store keeps to the same rule, so that its password does not travel in the clear.
+#[tokio::test]
+async fn tls_that_is_enabled_holds_for_the_store_too() {
+    let server = RedisServer::start_tls(&[]).await;
+    let bench = Bench::with(
+        &format!(
+            "redis.host = \"localhost\"\nredis.port = {0}\nredis.store_url = \"redis://localhost:{0}\"\n\
+             redis.tls.enabled = true\nredis.tls.ca_file = {1:?}\nredis.tls.cert_file = {2:?}\n\
+             redis.tls.key_file = {3:?}",
+            server.port(),
+            server.ca_file(),
+            server.client_cert_file(),
+            server.client_key_file(),
+        ),
+        "list",
+    );
+    let store = bench.broker.store().expect("Redis has one");
+    store.set("k", "v".into(), None).await.unwrap();
 }
 
 #[tokio::test]

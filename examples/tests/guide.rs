@@ -13,33 +13,20 @@ use tokio::time::Instant;
 
 const DAY: Duration = Duration::from_hours(24);
 
-#[derive(serde::Serialize)]
+#[derive(serde::Deserialize, serde::Serialize)]
 struct Order {
     id: u64,
-    card: &'static str,
-}
-
-#[derive(serde::Deserialize)]
-struct Received {
     card: String,
-}
-
-impl From<Order> for Received {
-    fn from(order: Order) -> Self {
-        Self {
-            card: order.card.to_owned(),
-        }
-    }
 }
 
 struct Charge;
 
 impl Worker for Charge {
-    type Input = Received;
+    type Input = Order;
     type Output = ();
 
-    async fn process(&self, job: &Job<Received>) -> Result<(), WorkError> {
-        match (&*job.input.card, job.attempt()) {
+    async fn process(&self, job: &Job<Order>) -> Result<(), WorkError> {
+        match (job.input.card.as_str(), job.attempt()) {
             ("stolen", _) => Err(WorkError::permanent("the card is stolen")),
             ("declined", 1 | 2) => Err(WorkError::retryable("the card is declined")),
             _ => Ok(()),
@@ -51,7 +38,7 @@ async fn stolen_cards_are_refused(mut test: TestWorker) {
     let stolen = test
         .send(&Order {
             id: 8,
-            card: "stolen",
+            card: "stolen".into(),
         })
         .await;
     test.run_until_idle().await;
@@ -64,13 +51,13 @@ async fn a_declined_card_is_tried_again() {
     let declined = test
         .send(&Order {
             id: 7,
-            card: "declined",
+            card: "declined".into(),
         })
         .await;
     let stolen = test
         .send(&Order {
             id: 8,
-            card: "stolen",
+            card: "stolen".into(),
         })
         .await;
     test.run_until_idle().await;
@@ -147,7 +134,7 @@ async fn a_lost_reply_does_no_harm() {
     let order = test
         .send(&Order {
             id: 7,
-            card: "good",
+            card: "good".into(),
         })
         .await;
     faults.lose_reply(Operation::Settle); // of the next one: done, but the answer is lost
@@ -161,7 +148,7 @@ async fn no_single_fault_loses_an_order() {
         let mut test = TestWorker::new(Charge).on(broker);
         test.send(&Order {
             id: 7,
-            card: "declined",
+            card: "declined".into(),
         })
         .await;
         test.run_until_idle().await;
@@ -187,9 +174,9 @@ async fn it_works_on_redis_as_well() {
 async fn a_stolen_card_is_refused_for_good() {
     let order = Order {
         id: 8,
-        card: "stolen",
+        card: "stolen".into(),
     };
-    let refused = Charge.process(&Job::for_test(order.into())).await;
+    let refused = Charge.process(&Job::for_test(order)).await;
     assert!(refused.unwrap_err().is_permanent());
 }
 

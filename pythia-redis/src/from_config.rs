@@ -30,6 +30,16 @@ pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
     if pattern == BrokerType::Memory {
         // Not used, but a misspelt setting is one wherever it stands. (Not so a URL that the platform tells everybody.)
         RedisConfig::from_config(&config.without_platform())?;
+        let unused = ["redis.url", "redis.host"].iter();
+        let unused = unused.filter_map(|setting| config.source(setting)).next();
+        if let Some(source) = unused
+            && config.source("broker.type").is_none()
+        {
+            tracing::warn!(
+                "{source} has no effect: broker.type is not set, so messages come from the in-memory broker; set \
+                 PYTHIA_BROKER_TYPE to \"list\", \"stream\" or \"pubsub\""
+            );
+        }
         let memory = MemoryBroker::with_config(config.section("memory")?)?;
         return Ok(Arc::new(memory));
     }

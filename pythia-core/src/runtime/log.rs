@@ -17,7 +17,7 @@ use tracing::{Level, debug, enabled, error, info, warn};
 use self::faults::{Faults, Operation, Worth};
 use self::pace::Pace;
 use crate::broker::Maintained;
-use crate::error::{BrokerError, WorkErrorKind};
+use crate::error::{BrokerError, BrokerErrorKind, WorkErrorKind};
 use crate::message::QueueName;
 use crate::observe::{Event, Observer};
 use crate::resilience::BreakerState;
@@ -200,7 +200,19 @@ impl Log {
         let worth = self.about(queue, |said, now| {
             said.faults.failed(operation, error.kind(), now)
         });
+        // It does not heal by itself, as an outage does.
+        let needs_a_human = matches!(
+            error.kind(),
+            BrokerErrorKind::Authentication
+                | BrokerErrorKind::Permission
+                | BrokerErrorKind::Unsupported
+                | BrokerErrorKind::WrongType
+        );
         match worth {
+            Worth::First if needs_a_human => error!(%queue, %error, "{text}"),
+            Worth::Still(lasted) if needs_a_human => {
+                error!(%queue, %error, "{text}: still, for {:?}", rounded(lasted))
+            }
             Worth::First => warn!(%queue, %error, "{text}"),
             Worth::Still(lasted) => {
                 warn!(%queue, %error, "{text}: still, for {:?}", rounded(lasted))

@@ -68,9 +68,13 @@ impl Written {
     }
 
     fn fetch_failed(&self) {
+        self.fetch_failed_by(BrokerErrorKind::Unavailable);
+    }
+
+    fn fetch_failed_by(&self, kind: BrokerErrorKind) {
         self.log.on_event(&Event::FetchFailed {
             queue: &self.queue,
-            error: &BrokerError::new(BrokerErrorKind::Unavailable, "claim messages"),
+            error: &BrokerError::new(kind, "claim messages"),
             retry_in: SECOND,
         });
     }
@@ -102,6 +106,23 @@ async fn a_failed_attempt_says_which_and_why_and_when_the_next_one_comes() {
     );
     written.attempt_failed(&WorkError::snooze(SECOND));
     assert!(written.lines().is_empty());
+}
+
+/// An outage ends by itself, a wrong password does not.
+#[tokio::test(start_paused = true)]
+async fn what_needs_a_human_is_an_error() {
+    for (kind, level) in [
+        (BrokerErrorKind::Authentication, "ERROR"),
+        (BrokerErrorKind::Permission, "ERROR"),
+        (BrokerErrorKind::WrongType, "ERROR"),
+        (BrokerErrorKind::OutOfMemory, "WARN"),
+        (BrokerErrorKind::Unavailable, "WARN"),
+    ] {
+        let written = Written::new(Level::INFO);
+        written.fetch_failed_by(kind);
+        let lines = written.lines();
+        assert!(lines[0].starts_with(level), "{lines:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

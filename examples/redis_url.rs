@@ -20,11 +20,21 @@ pub(crate) async fn given_or_started() -> Result<(String, Option<RedisServer>), 
 
 /// Runs `redis-cli` as a user would, shows that, and answers what it says.
 pub(crate) fn redis_cli(url: &str, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
-    println!("$ redis-cli {}", arguments.join(" "));
+    let shown: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
+    println!("$ redis-cli {}", shown.join(" "));
     let output = Command::new("redis-cli")
         .args(["-u", url])
         .args(arguments)
         .output()
         .map_err(|error| format!("redis-cli can't be run: {error}"))?;
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ":/._-".contains(c);
+    match word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{word}'"),
+    }
 }

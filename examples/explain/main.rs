@@ -1,5 +1,6 @@
 //! Prints every setting of this process's configuration, with its source: `cargo run --bin explain`.
-#![expect(clippy::print_stdout, reason = "it prints")]
+
+use std::io::Write;
 
 use pythia_core::Config;
 use pythia_metrics::MetricsConfig;
@@ -11,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .explain()?
         .section::<RedisConfig>("redis")?
         .section::<MetricsConfig>("metrics")?;
-    print!("{explained}");
+    // Not by `print!`, which panics when a pager is closed.
+    std::io::stdout().write_all(explained.to_string().as_bytes())?;
     Ok(())
 }

@@ -190,7 +190,7 @@ async fn redis_list() {
     has_in_order(
         &text,
         &[
-            "$ redis-cli LPUSH example:orders {\"id\":1,\"item\":\"lamp\"}",
+            "$ redis-cli LPUSH example:orders '{\"id\":1,\"item\":\"lamp\"}'",
             "received 2, acked 2,",
             "0 orders are left in the list",
         ],

@@ -154,7 +154,7 @@ fn join(path: &[String], key: &str) -> String {
 fn plain(expected: &str) -> &str {
     match expected {
         "a boolean" => "true or false",
-        "a duration" => "a duration that is not negative, such as \"500ms\" or \"30s\"",
+        "a duration" => "a duration with its unit, not negative, such as \"500ms\" or \"30s\"",
         "a map" => "a table",
         "a sequence" => "a list",
         "f32" | "f64" => "a number",

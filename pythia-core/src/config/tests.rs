@@ -322,19 +322,19 @@ fn what_is_refused_is_named_with_its_place_and_what_was_meant() {
         (
             "[redis]\ncommand_timeout = \"-5s\"",
             &[],
-            "redis.command_timeout: expected a duration that is not negative, such as \"500ms\" or \"30s\", found \
+            "redis.command_timeout: expected a duration with its unit, not negative, such as \"500ms\" or \"30s\", found \
              \"-5s\" (line 2)",
         ),
         (
             "[redis]\nretention = 30",
             &[],
-            "redis.retention: expected a duration that is not negative, such as \"500ms\" or \"30s\", found 30 (line \
+            "redis.retention: expected a duration with its unit, not negative, such as \"500ms\" or \"30s\", found 30 (line \
              2)",
         ),
         (
             "",
             &[("PYTHIA_REDIS__COMMAND_TIMEOUT", "30")],
-            "redis.command_timeout: expected a duration that is not negative, such as \"500ms\" or \"30s\", found \
+            "redis.command_timeout: expected a duration with its unit, not negative, such as \"500ms\" or \"30s\", found \
              \"30\" (environment variable PYTHIA_REDIS__COMMAND_TIMEOUT)",
         ),
         (

@@ -51,7 +51,7 @@ impl Observer for Log {
                 warn!(%queue, "the circuit breaker opened: until it is tried again no message is worked on");
             }
             Event::BreakerChanged { queue, state } => {
-                info!(%queue, ?state, "the circuit breaker changed")
+                info!(%queue, state = state.name(), "the circuit breaker changed")
             }
             Event::DeadLettered {
                 queue,

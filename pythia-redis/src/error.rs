@@ -268,7 +268,8 @@ fn classify(error: &fred::error::Error) -> Kind {
 
 /// Where the words of Redis or of fred don't say what to do.
 fn our_words(details: &str) -> String {
-    const SAID: [(&str, &str); 4] = [
+    const NO_SENTINEL: &str = "this is a redis, and no sentinel: begin redis.url with redis://";
+    const SAID: [(&str, &str); 5] = [
         (
             "Failed to connect to all sentinel nodes",
             "no sentinel answers: none is up, or they refuse the sentinel_username and sentinel_password in redis.url",
@@ -281,10 +282,9 @@ fn our_words(details: &str) -> String {
             "Missing primary address",
             "the sentinels know no primary by the name in redis.url",
         ),
-        (
-            "ERR unknown command 'SENTINEL'",
-            "this is a redis, and no sentinel: begin redis.url with redis://",
-        ),
+        ("ERR unknown command 'SENTINEL'", NO_SENTINEL),
+        // Before 7.0.
+        ("ERR unknown command `SENTINEL`", NO_SENTINEL),
     ];
     let plain = plain_words(details);
     let known = SAID.iter().find(|(words, _)| {

@@ -362,7 +362,7 @@ mod tests {
         );
         assert_eq!(cluster.cli(&["SET", "k", "v"]).await, "OK");
         let owner = cluster.owner_of("k").await;
-        cluster.node(owner).cli(&["WAIT", "1", "0"]).await;
+        cluster.node(owner).wait_until_replicated().await;
         let replica = cluster.kill(owner).await;
         assert_eq!(cluster.owner_of("k").await, replica);
         assert_eq!(cluster.cli(&["GET", "k"]).await, "v");

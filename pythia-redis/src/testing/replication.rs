@@ -42,6 +42,35 @@ impl RedisServer {
         self.must(&["REPLICAOF", "NO", "ONE"]).await;
     }
 
+    /// Waits until a replica has all that was written to this server before the call. There must be one.
+    ///
+    /// Redis replicates after it has answered, so what was written last can be lost when a replica takes over. `WAIT` by
+    /// [`cli`](Self::cli) would not do: it waits for what its own connection has written, which is nothing.
+    pub async fn wait_until_replicated(&self) {
+        let deadline = Instant::now() + LINK_TIMEOUT;
+        let mut written = None;
+        loop {
+            let replication = self.cli(&["INFO", "replication"]).await;
+            let written =
+                *written.get_or_insert_with(|| offset_after("master_repl_offset:", &replication));
+            let replicas = replication
+                .lines()
+                .filter(|line| line.starts_with("slave") && line.contains("state=online"));
+            if replicas
+                .map(|line| offset_after("offset=", line))
+                .any(|has| has >= written)
+            {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "no replica of port {} has all of its {written} bytes after {LINK_TIMEOUT:?}:\n{replication}",
+                self.port()
+            );
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Waits until a replica follows its primary.
     pub(super) async fn wait_until_linked(&self) {
         let deadline = Instant::now() + LINK_TIMEOUT;
@@ -69,6 +98,15 @@ pub(super) fn settings_of_a_set(settings: &[&str]) -> Vec<String> {
         settings.extend(["--masterauth".to_owned(), password]);
     }
     settings
+}
+
+/// The number that follows this name.
+fn offset_after(name: &str, text: &str) -> u64 {
+    let value = text.split(name).nth(1).unwrap_or_default();
+    let digits = value.split(|other: char| !other.is_ascii_digit()).next();
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or_else(|| panic!("no '{name}' in:\n{text}"))
 }
 
 const LINK_TIMEOUT: Duration = Duration::from_secs(20);

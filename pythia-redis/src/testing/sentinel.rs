@@ -23,7 +23,7 @@ use super::server::{Launch, RedisServer};
 /// ```
 ///
 /// A sentinel calls the primary down after 1 s without an answer. Redis replicates after it has answered, so what is written
-/// right before a kill can be lost with the primary: `WAIT 1 0` waits for the replica.
+/// right before a fail-over can be lost with the primary: [`RedisServer::wait_until_replicated`] first.
 #[derive(Debug)]
 pub struct Sentinels {
     data_nodes: Vec<RedisServer>,
@@ -297,7 +297,7 @@ mod tests {
             sentinels.url()
         );
         sentinels.primary().cli(&["SET", "k", "v"]).await;
-        sentinels.primary().cli(&["WAIT", "1", "0"]).await;
+        sentinels.primary().wait_until_replicated().await;
         sentinels.fail_over().await;
         assert_eq!(sentinels.replica().port(), before);
         assert_eq!(sentinels.primary().cli(&["GET", "k"]).await, "v");
@@ -316,7 +316,7 @@ mod tests {
                 .starts_with("redis-sentinel://:secret@127.0.0.1:")
         );
         sentinels.primary().cli(&["SET", "k", "v"]).await;
-        sentinels.primary().cli(&["WAIT", "1", "0"]).await;
+        sentinels.primary().wait_until_replicated().await;
         sentinels.kill_primary().await;
         assert_eq!(sentinels.replica().pid(), None);
         assert_eq!(sentinels.primary().cli(&["SET", "l", "w"]).await, "OK");

@@ -111,7 +111,7 @@ async fn workers_follow_when_any_master_is_killed_the_seed_too() {
         );
         for master in 0..3 {
             // What the replica lacks is lost with its master, and that is Redis' own doing.
-            assert_eq!(cluster.node(master).cli(&["WAIT", "1", "10000"]).await, "1");
+            cluster.node(master).wait_until_replicated().await;
             cluster.kill(master).await;
             let from = 50 * (master as u64 + 1);
             tokio::join!(

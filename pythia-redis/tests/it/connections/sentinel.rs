@@ -21,7 +21,8 @@ async fn sentinels_and_servers_have_passwords_of_their_own() {
     all_patterns_work(&format!("redis.url = {url:?}")).await;
 }
 
-/// What was published before, meanwhile and after is processed; the primary hands over in peace, so nothing is lost.
+/// What was published before and after is processed. Meanwhile publishing goes on; but sentinels promote the replica before
+/// they demote the primary, and what that one takes in between is lost with it, so this part is published once more.
 #[tokio::test]
 async fn workers_follow_a_planned_fail_over() {
     let mut sentinels = Sentinels::start().await;
@@ -34,12 +35,14 @@ async fn workers_follow_a_planned_fail_over() {
             stream.reaches(0..100),
             pubsub.reaches(0..1)
         );
+        tokio::join!(list.publish(100..200), stream.publish(100..200));
+        sentinels.primary().wait_until_replicated().await;
         tokio::join!(
             sentinels.fail_over(),
-            list.publish(100..300),
-            stream.publish(100..300)
+            list.publish(200..300),
+            stream.publish(200..300)
         );
-        tokio::join!(list.reaches(300..400), stream.reaches(300..400));
+        tokio::join!(list.reaches(200..400), stream.reaches(200..400));
         pubsub.reaches(1_000..1_001).await;
     };
     run_all(&benches, work).await;
@@ -57,7 +60,7 @@ async fn workers_follow_when_the_primary_is_killed() {
             stream.reaches(0..100),
             pubsub.reaches(0..1)
         );
-        replicated(sentinels.primary()).await;
+        sentinels.primary().wait_until_replicated().await;
         sentinels.kill_primary().await;
         tokio::join!(list.reaches(100..200), stream.reaches(100..200));
         pubsub.reaches(1_000..1_001).await;
@@ -99,11 +102,6 @@ pub(super) async fn run_all(benches: &[Bench; 3], work: impl Future<Output = ()>
             done.send_replace(true);
         }
     );
-}
-
-/// Until the replica has all of it: what it lacks is lost with the primary, and that is Redis' own doing.
-async fn replicated(primary: &RedisServer) {
-    assert_eq!(primary.cli(&["WAIT", "1", "10000"]).await, "1");
 }
 
 #[tokio::test]

@@ -76,44 +76,31 @@ impl RedisConfig {
                 _ => self.password = None,
             }
         }
-        let options = &mut url.options;
-        let wins = |setting: &str, option: bool| match weight(setting).filter(|_| option) {
-            Some(Ordering::Greater) => Ok(true),
-            Some(Ordering::Equal) => Err(ConfigError::new(format!(
-                "redis.{setting} is also an option of redis.url ({of_url}); use the one or the other"
-            ))),
-            Some(Ordering::Less) | None => Ok(false),
-        };
-        if wins("tls.ca_file", options.ca_file.is_some())? {
-            options.ca_file = None;
-        }
-        if wins("tls.cert_file", options.cert_file.is_some())? {
-            options.cert_file = None;
-        }
-        if wins("command_attempts", options.command_attempts.is_some())? {
-            options.command_attempts = None;
-        }
-        if wins("command_timeout", options.command_timeout.is_some())? {
-            options.command_timeout = None;
-        }
-        if wins("connect_timeout", options.connect_timeout.is_some())? {
-            options.connect_timeout = None;
-        }
-        if wins(
+        let UrlOptions {
+            ca_file,
+            cert_file,
+            command_attempts,
+            command_timeout,
+            connect_timeout,
+            health_check_interval,
+            key_file,
+            pool_size,
+            tcp_keepalive,
+        } = &mut url.options;
+        give_way(ca_file, "tls.ca_file", weight, &of_url)?;
+        give_way(cert_file, "tls.cert_file", weight, &of_url)?;
+        give_way(command_attempts, "command_attempts", weight, &of_url)?;
+        give_way(command_timeout, "command_timeout", weight, &of_url)?;
+        give_way(connect_timeout, "connect_timeout", weight, &of_url)?;
+        give_way(
+            health_check_interval,
             "health_check_interval",
-            options.health_check_interval.is_some(),
-        )? {
-            options.health_check_interval = None;
-        }
-        if wins("tls.key_file", options.key_file.is_some())? {
-            options.key_file = None;
-        }
-        if wins("pool_size", options.pool_size.is_some())? {
-            options.pool_size = None;
-        }
-        if wins("tcp_keepalive", options.tcp_keepalive.is_some())? {
-            options.tcp_keepalive = None;
-        }
+            weight,
+            &of_url,
+        )?;
+        give_way(key_file, "tls.key_file", weight, &of_url)?;
+        give_way(pool_size, "pool_size", weight, &of_url)?;
+        give_way(tcp_keepalive, "tcp_keepalive", weight, &of_url)?;
         Ok(())
     }
 
@@ -240,6 +227,25 @@ impl RedisConfig {
             return refuse("redis.tls.enabled has no effect on a unix socket");
         }
         Ok(())
+    }
+}
+
+/// Drops an option of the URL where the setting that it would replace comes from a stronger source.
+fn give_way<T>(
+    option: &mut Option<T>,
+    setting: &str,
+    weight: impl Fn(&str) -> Option<Ordering>,
+    of_url: &Source,
+) -> Result<(), ConfigError> {
+    match weight(setting) {
+        Some(Ordering::Equal) if option.is_some() => Err(ConfigError::new(format!(
+            "redis.{setting} is also an option of redis.url ({of_url}); use the one or the other"
+        ))),
+        Some(Ordering::Greater) => {
+            *option = None;
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ use pythia_core::ConfigError;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod positive;
 mod server;
 mod stream;
 
@@ -47,32 +48,20 @@ pub struct RedisConfig {
     /// Connections shared by everything but reading and settling. Default: 2.
     pub pool_size: NonZeroUsize,
     /// The longest wait for one connection to come up, its authentication included. Default: `5s`.
-    #[serde(
-        deserialize_with = "positive",
-        serialize_with = "humantime_serde::serialize"
-    )]
+    #[serde(with = "positive")]
     pub connect_timeout: Duration,
     /// The longest wait for the answer to a command that does not block. Default: `10s`.
     ///
     /// A connection that stays silent for half of it is given up and made anew.
-    #[serde(
-        deserialize_with = "positive",
-        serialize_with = "humantime_serde::serialize"
-    )]
+    #[serde(with = "positive")]
     pub command_timeout: Duration,
     /// The pause before the first attempt to reconnect; it doubles with each further one. Default: `50ms`.
-    #[serde(
-        deserialize_with = "positive",
-        serialize_with = "humantime_serde::serialize"
-    )]
+    #[serde(with = "positive")]
     pub reconnect_min_delay: Duration,
     /// The longest pause between two attempts to reconnect, which go on for ever. Default: `2s`.
     ///
     /// Each connection takes up to a quarter off it, so that they don't all come back at once.
-    #[serde(
-        deserialize_with = "positive",
-        serialize_with = "humantime_serde::serialize"
-    )]
+    #[serde(with = "positive")]
     pub reconnect_max_delay: Duration,
     /// How often a command is sent at most, when connection after connection is lost under it. Default: 3.
     ///
@@ -87,10 +76,7 @@ pub struct RedisConfig {
     pub publish_wait: Duration,
     /// How long a connection may be silent before it is asked for a sign of life: a subscription at that moment, any
     /// other before its next command. Default: `5s`.
-    #[serde(
-        deserialize_with = "positive",
-        serialize_with = "humantime_serde::serialize"
-    )]
+    #[serde(with = "positive")]
     pub health_check_interval: Duration,
     /// After how long without traffic the system begins to probe a TCP connection, and how often. Default: `60s`; none:
     /// it does not.
@@ -100,18 +86,12 @@ pub struct RedisConfig {
     ///
     /// A living worker renews it every third, so it bounds the delay after a crash, not the length of a job. Less than ten
     /// milliseconds are refused.
-    #[serde(
-        deserialize_with = "positive",
-        serialize_with = "humantime_serde::serialize"
-    )]
+    #[serde(with = "positive")]
     pub lease: Duration,
     /// The largest message that is published, headers included, in bytes. Default: 16 MiB.
     pub max_message_bytes: usize,
     /// How long a `dedupe_key` is remembered. Default: `1h`.
-    #[serde(
-        deserialize_with = "positive",
-        serialize_with = "humantime_serde::serialize"
-    )]
+    #[serde(with = "positive")]
     pub dedupe_window: Duration,
     /// Bounds of the periodic upkeep.
     pub maintain: MaintainConfig,
@@ -369,15 +349,6 @@ impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
-}
-
-/// A duration of zero would stop what it times, not switch it off.
-fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let duration = humantime_serde::deserialize(deserializer)?;
-    if duration == Duration::ZERO {
-        return Err(D::Error::custom("must be longer than 0s"));
-    }
-    Ok(duration)
 }
 
 /// How often a command is sent at most.

@@ -202,7 +202,10 @@ fn is_named(key: &str, name: &str) -> bool {
 /// What the log says is looked for by whoever has that line.
 #[test]
 fn the_lines_of_the_log_are_those_of_the_program() {
-    let program = include_str!("../../../pythia-redis/src/error.rs");
+    let program = concat!(
+        include_str!("../../../pythia-redis/src/error.rs"),
+        include_str!("../../../pythia-redis/src/error/words.rs")
+    );
     let page = Page::open("troubleshoot.md");
     let rows = page.rows("The worker can't connect");
     assert!(rows.len() > 7);

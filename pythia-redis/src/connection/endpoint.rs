@@ -1,7 +1,7 @@
 //! Where connections lead, and how fred is set up to make them.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -12,7 +12,7 @@ use fred::types::config::{
 use pythia_core::ConfigError;
 use socket2::TcpKeepalive;
 
-use super::link::Role;
+use super::link::{Role, lock};
 use super::tls;
 use crate::config::RedisConfig;
 use crate::error::User;
@@ -25,6 +25,8 @@ pub(super) struct Endpoint {
     pub(super) server: RedisUrl,
     pub(super) user: Arc<User>,
     tls: Option<TlsConfig>,
+    /// The masters of a cluster, as they were known last.
+    masters: Mutex<Vec<Server>>,
 }
 
 impl Endpoint {
@@ -42,7 +44,36 @@ impl Endpoint {
             server,
             user: Arc::new(User { name, prefix }),
             tls,
+            masters: Mutex::default(),
         })
+    }
+
+    /// Keeps the masters of a cluster in mind: by then the nodes that the URL names may all be gone.
+    pub(super) fn remember(&self, masters: Vec<Server>) {
+        if !masters.is_empty() {
+            *lock(&self.masters) = masters;
+        }
+    }
+
+    /// How long an attempt to connect may take. Of a cluster it asks one node after another.
+    pub(super) fn connect_patience(&self) -> Duration {
+        let nodes = match &self.server.place {
+            Place::Cluster(named) => self.hosts(named).len(),
+            _ => 1,
+        };
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+        self.config.connect_timeout.saturating_mul(nodes)
+    }
+
+    /// The nodes of a cluster to begin with: those that the URL names, and those that are known from before.
+    fn hosts(&self, named: &[Address]) -> Vec<Server> {
+        let mut hosts: Vec<_> = named.iter().map(server).collect();
+        for known in lock(&self.masters).iter() {
+            if !hosts.contains(known) {
+                hosts.push(known.clone());
+            }
+        }
+        hosts
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -103,10 +134,9 @@ impl Endpoint {
     }
 
     fn place(&self) -> ServerConfig {
-        let server = |address: &Address| Server::new(address.host.clone(), address.port);
         match &self.server.place {
-            Place::Cluster(nodes) => ServerConfig::Clustered {
-                hosts: nodes.iter().map(server).collect(),
+            Place::Cluster(named) => ServerConfig::Clustered {
+                hosts: self.hosts(named),
                 // Or it never finds the cluster again once the nodes that the URL names are gone.
                 policy: ClusterDiscoveryPolicy::UseCache,
             },
@@ -127,6 +157,10 @@ impl Endpoint {
             Place::Socket(path) => ServerConfig::Unix { path: path.clone() },
         }
     }
+}
+
+fn server(address: &Address) -> Server {
+    Server::new(address.host.clone(), address.port)
 }
 
 /// Without its passwords.

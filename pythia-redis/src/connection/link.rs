@@ -59,6 +59,8 @@ pub(super) struct Live {
     answered: Mutex<Instant>,
     /// When the connection was last given up for what its commands came to.
     given_up: Mutex<Option<Instant>>,
+    /// Whether this client is to be replaced. Its task takes a moment to end.
+    dead: AtomicBool,
     counters: Arc<Counters>,
 }
 
@@ -158,13 +160,14 @@ impl Link {
 
     fn current(&self) -> Option<Arc<Live>> {
         let mut live = lock(&self.live);
-        // The task ends only on an error that fred takes for final. What it leaves behind answers nothing.
-        live.take_if(|live| live.task.0.is_finished());
+        if let Some(dead) = live.take_if(|live| live.is_dead()) {
+            self.endpoint.remember(dead.masters());
+        }
         live.clone()
     }
 
     async fn connect(&self) -> Result<Live, RedisError> {
-        let patience = self.endpoint.config.connect_timeout;
+        let patience = self.endpoint.connect_patience();
         let outcome = match timeout(patience, self.attempt()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(RedisError::new(
@@ -215,6 +218,7 @@ impl Link {
             events: Mutex::new(events),
             answered: Mutex::new(Instant::now()),
             given_up: Mutex::new(None),
+            dead: AtomicBool::new(false),
             counters: Arc::clone(&self.counters),
         })
     }
@@ -258,6 +262,7 @@ impl Live {
         if self.is_cluster {
             // fred would keep every connection of a cluster that does not look broken to it. Without its task this
             // client is none any more, and whoever needs one next makes it.
+            self.dead.store(true, Relaxed);
             self.task.0.abort();
             return;
         }
@@ -276,7 +281,18 @@ impl Live {
     pub(super) fn is_up(&self) -> bool {
         // Of a cluster one node may be down while the others answer; commands for that one fail by themselves.
         let down = self.events().down && !self.is_cluster;
-        self.client.is_connected() && !down && !self.task.0.is_finished()
+        self.client.is_connected() && !down && !self.is_dead()
+    }
+
+    /// Whether nothing will answer on this client any more: it is to be replaced, or met an error that fred takes for final.
+    fn is_dead(&self) -> bool {
+        self.dead.load(Relaxed) || self.task.0.is_finished()
+    }
+
+    /// The node of a cluster that has this slot, as far as is known; none of a single server.
+    pub(super) fn owner(&self, slot: u16) -> Option<Server> {
+        let cluster = self.client.cached_cluster_state()?;
+        cluster.get_server(slot).cloned()
     }
 
     /// The masters of a cluster, as far as they are known; none of a single server.
@@ -396,7 +412,7 @@ impl Events {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No section leaves its data half changed, so a panic elsewhere in one does no harm.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

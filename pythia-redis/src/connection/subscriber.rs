@@ -66,6 +66,8 @@ struct Session {
     errors: Receiver<(fred::error::Error, Option<Server>)>,
     /// Tells of slots that have moved.
     moves: Receiver<Vec<ClusterStateChange>>,
+    /// The node of a cluster that is subscribed to: that of this slot.
+    node: Option<(u16, Server)>,
     /// How long it may be silent before the server is asked for a sign of life.
     silence: Duration,
     /// When the server last showed to be there.
@@ -83,6 +85,8 @@ enum Happened {
     Dropped(u64),
     Disconnected,
     Reconnected,
+    /// The node of a cluster that had the subscription has it no more.
+    Lost,
     Nothing,
 }
 
@@ -137,6 +141,7 @@ impl Subscriber {
                     session.down.get_or_insert_with(Instant::now);
                     session.unsubscribed = true;
                 }
+                Happened::Lost => session.replace().await,
                 Happened::Nothing => return session.check(channels).await.map(|()| None),
             }
         }
@@ -188,6 +193,7 @@ impl Session {
     fn new(live: Arc<Live>, silence: Duration, down: Option<Instant>) -> Self {
         Self {
             moves: live.client.cluster_change_rx(),
+            node: None,
             silence,
             messages: live.client.message_rx(),
             connects: live.client.reconnect_rx(),
@@ -204,6 +210,10 @@ impl Session {
         // What happened before has no bearing on what is subscribed now.
         self.connects = self.connects.resubscribe();
         self.errors = self.errors.resubscribe();
+        self.moves = self.moves.resubscribe();
+        self.node = self
+            .slot(channels)
+            .and_then(|slot| Some((slot, self.live.owner(slot)?)));
         let client = self.live.client.clone();
         let ping = self.ping(channels);
         let confirmed = async {
@@ -227,32 +237,72 @@ impl Session {
             return Err(error);
         }
         self.unsubscribed = false;
-        self.moved();
         let since = |down| Instant::now().saturating_duration_since(down);
         self.gap = self.down.take().map(since);
         Ok(())
     }
 
     async fn wait(&mut self, deadline: Instant) -> Happened {
-        tokio::select! {
-            biased;
-            connect = self.connects.recv() => match connect {
-                Ok(_) | Err(RecvError::Lagged(_)) => Happened::Reconnected,
-                Err(RecvError::Closed) => Happened::Disconnected,
-            },
-            error = self.errors.recv() => match error {
-                Ok(_) | Err(RecvError::Lagged(_) | RecvError::Closed) => Happened::Disconnected,
-            },
-            message = self.messages.recv() => match message {
-                Ok(message) => {
-                    self.heard = Instant::now();
-                    Happened::Message(message)
+        loop {
+            let happened = tokio::select! {
+                biased;
+                connect = self.connects.recv() => match connect {
+                    Ok(server) => self.touches(Some(&server), Happened::Reconnected),
+                    Err(RecvError::Lagged(_)) => Some(self.lost(Happened::Reconnected)),
+                    Err(RecvError::Closed) => Some(Happened::Disconnected),
+                },
+                error = self.errors.recv() => match error {
+                    Ok((_, server)) => self.touches(server.as_ref(), Happened::Disconnected),
+                    Err(RecvError::Lagged(_)) => Some(self.lost(Happened::Disconnected)),
+                    Err(RecvError::Closed) => Some(Happened::Disconnected),
+                },
+                _change = self.moves.recv(), if self.node.is_some() => {
+                    (!self.has_its_node()).then_some(Happened::Lost)
                 }
-                Err(RecvError::Lagged(count)) => Happened::Dropped(count),
-                Err(RecvError::Closed) => Happened::Disconnected,
-            },
-            () = sleep_until(deadline) => Happened::Nothing,
+                message = self.messages.recv() => Some(match message {
+                    Ok(message) => {
+                        self.heard = Instant::now();
+                        Happened::Message(message)
+                    }
+                    Err(RecvError::Lagged(count)) => Happened::Dropped(count),
+                    Err(RecvError::Closed) => Happened::Disconnected,
+                }),
+                () = sleep_until(deadline) => Some(Happened::Nothing),
+            };
+            if let Some(happened) = happened {
+                return happened;
+            }
         }
+    }
+
+    /// What an event of this server means to the subscription. Of a cluster only that of its own node does.
+    fn touches(&self, server: Option<&Server>, happened: Happened) -> Option<Happened> {
+        match (&self.node, server) {
+            (Some((_, node)), Some(server)) if node == server => Some(Happened::Lost),
+            (Some(_), _) => None,
+            (None, _) => Some(happened),
+        }
+    }
+
+    fn lost(&self, otherwise: Happened) -> Happened {
+        if self.node.is_some() {
+            Happened::Lost
+        } else {
+            otherwise
+        }
+    }
+
+    /// Whether the slot that the subscription went by is where it was.
+    fn has_its_node(&self) -> bool {
+        let node = self.node.as_ref();
+        node.is_none_or(|(slot, node)| self.live.owner(*slot).as_ref() == Some(node))
+    }
+
+    /// Has the client replaced. A new one is subscribed once for certain; to subscribe on this one again could mean to be
+    /// subscribed to two nodes of the cluster, and to hear everything twice.
+    async fn replace(&mut self) {
+        self.down.get_or_insert_with(Instant::now);
+        self.live.reconnect(PATIENCE).await;
     }
 
     /// What has arrived and was not taken.
@@ -272,37 +322,23 @@ impl Session {
         if !self.live.is_up() {
             return Err(self.live.why_disconnected());
         }
-        if self.live.is_cluster && self.down.is_some() {
-            // Some node of the cluster is gone, and it may have been ours. A new client is subscribed once for certain;
-            // to subscribe on this one could mean to be subscribed to two nodes, and to hear everything twice.
-            self.live.reconnect(PATIENCE).await;
-            return Ok(());
-        }
         if Instant::now().saturating_duration_since(self.heard) < self.silence {
             return Ok(());
         }
-        let since = self.heard;
         match channels {
-            Channels::Sharded(names) if self.live.is_cluster => {
+            Channels::Sharded(names) if self.node.is_some() => {
                 // A slot that moves takes no subscription along. Asking for it again finds the slot wherever it is.
                 let client = self.live.client.clone();
+                let since = self.heard;
                 self.hear(client.ssubscribe(texts(names))).await?;
-                if self.moved() {
-                    self.gap = Some(Instant::now().saturating_duration_since(since));
+                if !self.has_its_node() {
+                    self.down.get_or_insert(since);
+                    self.replace().await;
                 }
                 Ok(())
             }
             _ => self.question(channels).await,
         }
-    }
-
-    /// Whether slots have moved since this was asked last.
-    fn moved(&mut self) -> bool {
-        let mut moved = false;
-        while let Ok(_) | Err(TryRecvError::Lagged(_)) = self.moves.try_recv() {
-            moved = true;
-        }
-        moved
     }
 
     /// Asks the node that has the subscription for a sign of life.
@@ -313,19 +349,22 @@ impl Session {
             .await
     }
 
-    /// A `PING` that reaches the node of a cluster that fred subscribes to: by the client's own id, or by the channel.
+    /// A `PING` that reaches the node that has the subscription.
     fn ping(&self, channels: &Channels) -> CustomCommand {
-        let slot = match channels {
-            _ if !self.live.is_cluster => ClusterHash::Random,
-            Channels::Sharded(names) => {
-                let name = names.first().map_or(&[][..], |name| name.as_bytes());
-                ClusterHash::Custom(redis_keyslot(name))
-            }
-            Channels::Exact(_) | Channels::Patterns(_) => {
-                ClusterHash::Custom(redis_keyslot(self.live.client.id().as_bytes()))
-            }
-        };
+        let slot = self
+            .slot(channels)
+            .map_or(ClusterHash::Random, ClusterHash::Custom);
         CustomCommand::new_static("PING", slot, false)
+    }
+
+    /// The slot by which fred chooses the node of a cluster to subscribe to: that of the client's own id, or of the channel.
+    fn slot(&self, channels: &Channels) -> Option<u16> {
+        let key = match channels {
+            _ if !self.live.is_cluster => return None,
+            Channels::Sharded(names) => names.first()?.as_bytes(),
+            Channels::Exact(_) | Channels::Patterns(_) => self.live.client.id().as_bytes(),
+        };
+        Some(redis_keyslot(key))
     }
 
     /// Waits for a sign of life, and connects anew if there is none.

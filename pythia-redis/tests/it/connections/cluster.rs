@@ -1,5 +1,7 @@
 //! `redis-cluster://`: three masters with a replica each, slots that move and masters that go.
 
+use pythia_core::observe::GapCause;
+use pythia_core::testing::Record;
 use pythia_redis::testing::Cluster;
 
 use super::sentinel::run_all;
@@ -217,4 +219,38 @@ async fn a_node_of_a_cluster_is_not_taken_for_a_single_server() {
     let url = format!("redis://127.0.0.1:{}", cluster.node(stranger).port());
     let error = refusal(&format!("redis.url = {url:?}")).await;
     assert!(error.contains("redis-cluster://"), "{error}");
+}
+
+/// A subscription is with one node: that another one goes costs it nothing, and nothing is heard twice.
+#[tokio::test]
+async fn a_subscription_has_a_gap_when_its_own_node_goes_and_no_other() {
+    let mut cluster = Cluster::start().await;
+    let bench = Bench::new(&cluster.url(), "pubsub").apart();
+    let gaps = || {
+        let is_gap = |cause| cause == GapCause::Disconnected;
+        let records = bench.log.records();
+        let gaps = records
+            .iter()
+            .filter(|one| matches!(one, Record::Gap { cause, .. } if is_gap(*cause)));
+        gaps.count()
+    };
+    let work = async {
+        bench.reaches(0..1).await;
+        let listened = ["PUBSUB", "NUMSUB", bench.queue.as_str()];
+        let mut holder = None;
+        for master in 0..3 {
+            if cluster.node(master).cli(&listened).await.ends_with('1') {
+                holder = Some(master);
+            }
+        }
+        let holder = holder.expect("a node has the subscription");
+        cluster.kill((holder + 1) % 3).await;
+        bench.reaches(1_000..1_001).await;
+        assert_eq!(gaps(), 0);
+        cluster.kill(holder).await;
+        bench.reaches(2_000..2_001).await;
+        assert_eq!(gaps(), 1);
+    };
+    bench.run(work).await;
+    assert_eq!(bench.log.received(), bench.seen().len() as u64);
 }

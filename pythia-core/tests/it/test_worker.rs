@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pythia_core::broker::Broker;
 use pythia_core::codec::{MessagePack, Raw};
-use pythia_core::resilience::{Jitter, RetryConfig};
+use pythia_core::resilience::{BreakerConfig, Jitter, RetryConfig};
 use pythia_core::settlement::DeadKind;
 use pythia_core::testing::{
     EventLog, FaultyBroker, Operation, Outcome, TestWorker, for_every_fault,
@@ -564,6 +564,49 @@ async fn a_job_that_never_ends_is_named_at_once_under_paused_time() {
         text.contains("it is in a worker's hands") && !text.contains("\"ends\""),
         "{text}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_never_ends_is_named() {
+    // At once; within one run of the lanes; so late that they are stopped in between.
+    for delay in [0, 1, 90].map(Duration::from_secs) {
+        let seconds = delay.as_secs().to_string();
+        let text = said(async move || {
+            let snoozes = worker_fn(async |job: &Job<Option<u64>>| match job.input {
+                Some(seconds) => Err(WorkError::snooze(Duration::from_secs(seconds))),
+                None => Ok(()),
+            });
+            let mut test = TestWorker::route(Route::new("polls", snoozes));
+            test.publish(Message::new(seconds).id("again")).await;
+            test.publish(Message::new("null").id("ends")).await;
+            test.run_until_idle().await;
+        })
+        .await;
+        assert!(
+            text.starts_with(
+                "message \"again\" of queue \"polls\" has not come to its end in 10000 attempts"
+            ),
+            "{text}"
+        );
+        assert!(text.contains(&format!("snoozed for {delay:?}")), "{text}");
+        assert!(text.contains("let the worker give up"), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_attempts_are_not_endless() {
+    const ATTEMPTS: u32 = 10_000;
+    let mut retry = every(Duration::from_secs(1));
+    retry.max_attempts = ATTEMPTS.try_into().unwrap();
+    let mut breaker = BreakerConfig::default();
+    breaker.enabled = false;
+    let route = Route::new("numbers", SucceedsAt).retry(retry);
+    let mut test = TestWorker::route(route.breaker(breaker));
+    let last = test.send(&ATTEMPTS).await;
+    test.run_until_idle().await;
+    test.message(&last)
+        .assert_acked()
+        .assert_attempts(ATTEMPTS as usize);
 }
 
 #[tokio::test(start_paused = true)]

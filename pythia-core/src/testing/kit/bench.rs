@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::journal::Journal;
+use super::history::History;
+use super::journal::{Journal, MOST_ATTEMPTS};
 use crate::admin::Page;
 use crate::broker::{Broker, Guarantee, Published};
 use crate::message::{Message, QueueName};
@@ -149,6 +150,7 @@ impl Bench {
         loop {
             // Made before the look, so that what happens between the look and the wait ends the wait.
             let changed = self.journal.changed();
+            self.assert_ends();
             if is_so().await {
                 return;
             }
@@ -156,6 +158,21 @@ impl Bench {
                 self.assert_moves(patience).await;
             }
         }
+    }
+
+    /// Panics if a message is tried again and again: each attempt is a change, so patience never runs out.
+    fn assert_ends(&self) {
+        let Some(message) = self.journal.endless() else {
+            return;
+        };
+        let History { queue, id, .. } = &message;
+        let latest = message.attempts().last().map(ToString::to_string);
+        panic!(
+            "message {id:?} of queue {queue:?} has not come to its end in {MOST_ATTEMPTS} attempts, the latest: {}\n\
+             let the worker give up at some time (`max_attempts` bounds retries; snoozes and releases burn no attempt), or \
+             run it up to the next delay only, by `run_ready`",
+            latest.unwrap_or_default()
+        );
     }
 
     /// Panics if nothing has happened to any message for too long.
@@ -182,7 +199,7 @@ impl Bench {
             reasons.push_str(&format!("\nthe broker fails: {fault}"));
         }
         let unended = self.journal.histories().into_iter();
-        let unended = unended.filter(|message| !message.is_acked() && message.dead().is_none());
+        let unended = unended.filter(|message| !message.has_ended());
         let story: String = unended.map(|message| message.to_string()).collect();
         panic!(
             "nothing has happened to any message for {:?} (the limit is set by `patience`){reasons}\nthese have not come to their end:\n{story}",

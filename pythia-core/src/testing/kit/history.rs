@@ -140,6 +140,11 @@ impl History {
         }
     }
 
+    /// Whether nothing will happen to it any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_acked() || self.dead().is_some()
+    }
+
     /// Asserts that it was processed.
     ///
     /// # Panics

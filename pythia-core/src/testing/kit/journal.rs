@@ -32,6 +32,8 @@ struct Entries {
     subscribed: bool,
     progress: Progress,
     fault: Option<BrokerError>,
+    /// The latest message that reached [`MOST_ATTEMPTS`].
+    endless: Option<MessageId>,
     /// When a message was sent, by tokio's clock and by the broker's.
     clock: Option<(Instant, SystemTime)>,
 }
@@ -71,6 +73,7 @@ impl Journal {
                 subscribed: false,
                 progress: Progress::now(),
                 fault: None,
+                endless: None,
                 clock: None,
             }),
             changed: Notify::new(),
@@ -164,11 +167,12 @@ impl Journal {
                 Some(Attempt { number, .. }) => *number,
                 None => attempt,
             };
-            history.attempts.push(Attempt {
+            let attempt = Attempt {
                 number,
                 ended,
                 outcome,
-            });
+            };
+            entries.attempted(id, attempt);
         });
     }
 
@@ -192,8 +196,7 @@ impl Journal {
     /// Whether each message that is known has come to its end.
     pub(super) fn all_ended(&self) -> bool {
         let entries = self.lock();
-        let ended = |history: &History| history.is_acked() || history.dead().is_some();
-        entries.in_hand == 0 && entries.histories.iter().all(ended)
+        entries.in_hand == 0 && entries.histories.iter().all(History::has_ended)
     }
 
     /// When the first of so many delayed messages is due; `None` if not of all of them it is known when.
@@ -222,6 +225,14 @@ impl Journal {
         self.lock().fault.clone()
     }
 
+    /// A message that is tried again and again.
+    pub(super) fn endless(&self) -> Option<History> {
+        let mut entries = self.lock();
+        let id = entries.endless.clone()?;
+        let history = entries.known(&id)?;
+        (!history.has_ended()).then(|| history.clone())
+    }
+
     fn elapsed(&self) -> Duration {
         Instant::now().saturating_duration_since(self.start)
     }
@@ -244,6 +255,16 @@ impl Entries {
     fn known(&mut self, id: &MessageId) -> Option<&mut History> {
         let place = *self.places.get(id)?;
         self.histories.get_mut(place)
+    }
+
+    fn attempted(&mut self, id: &MessageId, attempt: Attempt) {
+        let Some(history) = self.known(id) else {
+            return;
+        };
+        history.attempts.push(attempt);
+        if history.attempts.len() >= MOST_ATTEMPTS {
+            self.endless = Some(id.clone());
+        }
     }
 
     fn history(&mut self, id: &MessageId, new: impl FnOnce() -> History) -> &mut History {
@@ -298,12 +319,17 @@ impl Observer for Journal {
                 if let Outcome::Retried { after, .. } | Outcome::Snoozed { after } = outcome {
                     history.due = Instant::now().checked_add(after);
                 }
-                history.attempts.push(Attempt {
+                let attempt = Attempt {
                     number,
                     ended,
                     outcome,
-                });
+                };
+                entries.attempted(id, attempt);
             }
         });
     }
 }
+
+/// With so many attempts at it, snoozes and releases among them, a message that is not at its end is taken for one that never
+/// will be. Each attempt is a change, and under paused time it takes none, so nothing else would end the run.
+pub(super) const MOST_ATTEMPTS: usize = 10_000;

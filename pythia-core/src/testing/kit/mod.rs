@@ -191,8 +191,9 @@ impl TestWorker {
     /// paused time that takes none.
     ///
     /// # Panics
-    /// If nothing happens for too long (see [`patience`](Self::patience)), and the text says to which messages; if the start
-    /// hook fails; if the route or its settings can't be used.
+    /// If nothing happens for too long (see [`patience`](Self::patience)), and the text says to which messages; if a message
+    /// has had 10,000 attempts, snoozes and releases among them, and is still neither acknowledged nor dead; if the start hook
+    /// fails; if the route or its settings can't be used.
     pub async fn run_until_idle(&mut self) -> Summary {
         let patience = self.patience;
         self.bench().run(Until::Idle, patience).await

@@ -31,6 +31,10 @@ struct Silenced {
 }
 
 impl Silenced {
+    fn inner_admin(&self) -> &dyn Admin {
+        self.inner.admin().expect("memory has one")
+    }
+
     /// Runs a worker over some messages, of which one dies, and goes silent or not when they are done; answers the last
     /// depth that was sampled, and how long the end took.
     async fn run(&self, silent_from: SilentFrom) -> (Option<Depth>, Duration) {
@@ -159,38 +163,38 @@ impl Broker for Silenced {
     }
 }
 
-/// As much of it as the sampler asks for.
+/// Silent where the sampler asks; all else is as inside.
 #[async_trait]
 impl Admin for Silenced {
     async fn depth(&self, queue: &QueueName) -> Result<Depth, BrokerError> {
         if self.silent.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
-        self.inner.admin().unwrap().depth(queue).await
+        self.inner_admin().depth(queue).await
     }
 
-    async fn delayed(&self, _: &QueueName, _: Page) -> Result<Vec<Delayed>, BrokerError> {
-        unimplemented!()
+    async fn delayed(&self, queue: &QueueName, page: Page) -> Result<Vec<Delayed>, BrokerError> {
+        self.inner_admin().delayed(queue, page).await
     }
 
-    async fn dead(&self, _: &QueueName, _: Page) -> Result<Vec<DeadLetter>, BrokerError> {
-        unimplemented!()
+    async fn dead(&self, queue: &QueueName, page: Page) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.inner_admin().dead(queue, page).await
     }
 
     async fn requeue(
         &self,
-        _: &QueueName,
-        _: Option<&[MessageId]>,
-        _: usize,
+        queue: &QueueName,
+        ids: Option<&[MessageId]>,
+        limit: usize,
     ) -> Result<u64, BrokerError> {
-        unimplemented!()
+        self.inner_admin().requeue(queue, ids, limit).await
     }
 
-    async fn purge(&self, _: &QueueName, _: Purge) -> Result<u64, BrokerError> {
-        unimplemented!()
+    async fn purge(&self, queue: &QueueName, state: Purge) -> Result<u64, BrokerError> {
+        self.inner_admin().purge(queue, state).await
     }
 
     async fn server(&self) -> Result<Option<ServerStats>, BrokerError> {
-        Ok(None)
+        self.inner_admin().server().await
     }
 }

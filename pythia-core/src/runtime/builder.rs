@@ -60,8 +60,8 @@ impl RunnerBuilder {
     /// Checks everything that can be checked without connecting.
     ///
     /// # Errors
-    /// No routes, an unusable or doubled queue name, `broker.queue` with several routes, a setting that can't be used, or one that the broker can't keep:
-    /// redelivery or dead letters on an at-most-once broker.
+    /// No routes, an unusable or doubled queue name, `broker.queue` with several routes, a setting that can't be used, or one
+    /// that the broker can't keep: redelivery or dead letters on an at-most-once broker.
     pub fn build(self) -> Result<Runner, ConfigError> {
         let runner = match (self.runner, &self.config) {
             (Some(runner), _) => runner,
@@ -175,7 +175,8 @@ fn built(
         let source = config.and_then(|config| config.source_for_route(name.as_str(), setting));
         let by = source.map_or_else(String::new, |source| format!(", by {source}"));
         Err(ConfigError::new(format!(
-            "queue {queue:?}: {asked}{by} can't be had from an at-most-once broker; use lists or streams with at-least-once delivery, or do without"
+            "queue {queue:?}: {asked}{by} can't be had from an at-most-once broker; use lists or streams with \
+             at-least-once delivery, or do without"
         )))
     };
     let at_most_once = broker.guarantee() == Guarantee::AtMostOnce;

@@ -123,6 +123,59 @@ async fn tls_that_is_enabled_holds_for_the_store_too() {
     store.set("k", "v".into(), None).await.unwrap();
 }
 
+/// The settings of TLS are the store's too where the broker has no use for them.
+#[tokio::test]
+async fn the_store_alone_may_be_behind_tls() {
+    let (broker, store) = tokio::join!(RedisServer::start(), RedisServer::start_tls(&[]));
+    let (ca, cert, key) = (
+        store.ca_file(),
+        store.client_cert_file(),
+        store.client_key_file(),
+    );
+    let options = format!(
+        "?ssl_ca_certs={}&ssl_certfile={}&ssl_keyfile={}",
+        ca.display(),
+        cert.display(),
+        key.display()
+    );
+    let files = format!("[redis.tls]\nca_file = {ca:?}\ncert_file = {cert:?}\nkey_file = {key:?}");
+    for (options, files) in [(options.as_str(), ""), ("", files.as_str())] {
+        let bench = Bench::with(
+            &format!(
+                "redis.url = {:?}\nredis.store_url = \"{}{options}\"\n{files}",
+                broker.url(),
+                store.url()
+            ),
+            "list",
+        );
+        bench.publish(0..1).await;
+        let store = bench.broker.store().expect("Redis has one");
+        store.set("k", "v".into(), None).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_store_on_a_unix_socket_needs_no_tls() {
+    let (broker, store) = tokio::join!(
+        RedisServer::start_tls(&["--tls-auth-clients", "no"]),
+        RedisServer::start()
+    );
+    let bench = Bench::with(
+        &format!(
+            "redis.host = \"localhost\"\nredis.port = {}\nredis.store_url = \"unix://{}\"\n\
+             redis.tls.enabled = true\nredis.tls.ca_file = {:?}",
+            broker.port(),
+            store.socket().display(),
+            broker.ca_file(),
+        ),
+        "list",
+    );
+    bench.publish(0..1).await;
+    let kv = bench.broker.store().expect("Redis has one");
+    kv.set("k", "v".into(), None).await.unwrap();
+    assert_eq!(store.cli(&["KEYS", "*"]).await, "pythia:store:k");
+}
+
 #[tokio::test]
 async fn a_tls_port_without_tls_is_named() {
     let server = RedisServer::start_tls(&[]).await;

@@ -273,3 +273,73 @@ impl RedisUrl {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const URL: &str = "rediss://h?ca_file=/url&cert_file=/url&key_file=/url&command_attempts=2&command_timeout=2s\
+        &connect_timeout=2s&health_check_interval=2s&pool_size=3&tcp_keepalive=2s";
+
+    /// Each setting that may be an option of a URL: what is set beside the URL, as TOML and as text.
+    const SETTINGS: [(&str, &str, &str); 9] = [
+        ("tls.ca_file", "\"/set\"", "/set"),
+        ("tls.cert_file", "\"/set\"", "/set"),
+        ("tls.key_file", "\"/set\"", "/set"),
+        ("command_attempts", "4", "4"),
+        ("command_timeout", "\"4s\"", "4s"),
+        ("connect_timeout", "\"4s\"", "4s"),
+        ("health_check_interval", "\"4s\"", "4s"),
+        ("pool_size", "4", "4"),
+        ("tcp_keepalive", "\"4s\"", "4s"),
+    ];
+
+    #[test]
+    fn the_stronger_source_wins_between_a_setting_and_an_option_of_the_url() {
+        let of_url = used("", &[("REDIS_URL", URL)]).unwrap();
+        for (setting, toml, text) in SETTINGS {
+            let variable = format!(
+                "PYTHIA_REDIS__{}",
+                setting.replace('.', "__").to_uppercase()
+            );
+            let in_file = format!("redis.url = {URL:?}");
+            let wins = used(&in_file, &[(&variable, text)]).unwrap();
+            assert_eq!(wins, with(of_url.clone(), setting), "{setting}");
+
+            let weaker = format!("redis.{setting} = {toml}");
+            let gives_way = used(&weaker, &[("REDIS_URL", URL)]).unwrap();
+            assert_eq!(gives_way, of_url, "{setting}");
+
+            let error = used(&format!("{in_file}\n{weaker}"), &[]).unwrap_err();
+            let said = format!("redis.{setting} is also an option of redis.url (line 1)");
+            assert!(error.to_string().starts_with(&said), "{setting}: {error}");
+        }
+    }
+
+    /// What a connection is made with.
+    fn used(toml: &str, environment: &[(&str, &str)]) -> Result<RedisConfig, ConfigError> {
+        let config = Config::from_sources(Some(toml), environment.iter().copied())?;
+        let redis = RedisConfig::from_config(&config)?;
+        let server = redis.server();
+        Ok(redis.at(server))
+    }
+
+    fn with(mut config: RedisConfig, setting: &str) -> RedisConfig {
+        let (file, time) = ("/set".into(), Duration::from_secs(4));
+        match setting {
+            "tls.ca_file" => config.tls.ca_file = Some(file),
+            "tls.cert_file" => config.tls.cert_file = Some(file),
+            "tls.key_file" => config.tls.key_file = Some(file),
+            "command_attempts" => config.command_attempts = 4.try_into().unwrap(),
+            "command_timeout" => config.command_timeout = time,
+            "connect_timeout" => config.connect_timeout = time,
+            "health_check_interval" => config.health_check_interval = time,
+            "pool_size" => config.pool_size = 4.try_into().unwrap(),
+            "tcp_keepalive" => config.tcp_keepalive = Some(time),
+            other => panic!("{other} is no option"),
+        }
+        config
+    }
+}

@@ -1,15 +1,17 @@
 //! One connection to Redis: made when first needed, and made anew when it ended for good.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use fred::clients::{Client, WithOptions};
+use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, ClusterInterface, EventInterface, MetricsInterface};
 use fred::types::config::{Options, Server};
 use fred::types::{ClientState, ClusterHash, ConnectHandle, CustomCommand, Resp3Frame, Value};
 use fred::util::redis_keyslot;
-use futures_util::poll;
+use futures_util::future::{BoxFuture, Shared};
+use futures_util::{FutureExt, poll};
 use pythia_core::admin::ServerStats;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
@@ -59,6 +61,8 @@ pub(super) struct Live {
     answered: Mutex<Instant>,
     /// When the connection was last given up for what its commands came to.
     given_up: Mutex<Option<Instant>>,
+    /// The question for a sign of life that is under way, or was the last.
+    checking: Mutex<Option<Shared<BoxFuture<'static, ()>>>>,
     /// Whether this client is to be replaced. Its task takes a moment to end.
     dead: AtomicBool,
     counters: Arc<Counters>,
@@ -218,6 +222,7 @@ impl Link {
             events: Mutex::new(events),
             answered: Mutex::new(Instant::now()),
             given_up: Mutex::new(None),
+            checking: Mutex::new(None),
             dead: AtomicBool::new(false),
             counters: Arc::clone(&self.counters),
         })
@@ -342,21 +347,26 @@ impl Live {
     }
 
     /// Asks a connection that was silent for so long whether it still leads anywhere, and makes a new one if not.
-    pub(super) async fn check(&self, silence: Duration, next: &CustomCommand) {
+    ///
+    /// Callers that come meanwhile wait for the same answer. A caller that goes away takes nothing with it: those who give up
+    /// early, and come again and again, would never find out otherwise.
+    pub(super) async fn check(self: &Arc<Self>, silence: Duration, next: &CustomCommand) {
         let silent = Instant::now().saturating_duration_since(*lock(&self.answered));
         if silent < silence || !self.is_up() {
             return;
         }
-        let asked = Instant::now();
-        let ping = CustomCommand::new_static("PING", next.cluster_hash.clone(), false);
-        let answer = self.client.custom_raw(ping, Vec::<Value>::new());
-        match timeout(CHECK_PATIENCE, answer).await {
-            Ok(_) => *lock(&self.answered) = Instant::now(),
-            Err(_) if *lock(&self.answered) < asked && self.may_give_up() => {
-                self.reconnect(GIVE_UP_PATIENCE).await;
-            }
-            Err(_) => {}
-        }
+        let check = {
+            let mut checking = lock(&self.checking);
+            // One that has ended leaves its place to the next.
+            checking.take_if(|check| check.peek().is_some());
+            let begin = || {
+                sign_of_life(Arc::downgrade(self), next.cluster_hash.clone())
+                    .boxed()
+                    .shared()
+            };
+            checking.get_or_insert_with(begin).clone()
+        };
+        check.await;
     }
 
     /// The events until now, with the reconnects among them counted.
@@ -366,6 +376,29 @@ impl Live {
         events.drain();
         self.counters.reconnected(events.reconnects() - before);
         events
+    }
+}
+
+/// Waits for the answer to a PING, and makes the connection anew if there is none.
+async fn sign_of_life(live: Weak<Live>, node: ClusterHash) {
+    let Some(client) = live.upgrade().map(|live| live.client.clone()) else {
+        return;
+    };
+    let asked = Instant::now();
+    let ping = CustomCommand::new_static("PING", node, false);
+    let answer = timeout(CHECK_PATIENCE, client.custom_raw(ping, Vec::<Value>::new())).await;
+    let Some(live) = live.upgrade() else {
+        return;
+    };
+    // A refusal is a sign of life too.
+    let silent = match answer {
+        Ok(answer) => answer.is_err_and(|error| *error.kind() == ErrorKind::Timeout),
+        Err(_) => true,
+    };
+    if !silent {
+        *lock(&live.answered) = Instant::now();
+    } else if *lock(&live.answered) < asked && live.may_give_up() {
+        live.reconnect(GIVE_UP_PATIENCE).await;
     }
 }
 

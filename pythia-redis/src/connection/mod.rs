@@ -339,7 +339,7 @@ impl Connection {
 
     async fn send_on(
         &self,
-        live: &Live,
+        live: &Arc<Live>,
         client: &impl ClientLike,
         mut command: CustomCommand,
         values: Vec<Value>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::config::Server;
 use fred::types::{ClusterHash, ClusterStateChange, CustomCommand, Message, Value};
@@ -373,12 +374,13 @@ impl Session {
         sign: impl Future<Output = Result<T, fred::error::Error>>,
     ) -> Result<(), RedisError> {
         match timeout(PATIENCE, sign).await {
-            Ok(heard) => {
+            // fred's own time may be over before.
+            Ok(heard) if !matches!(&heard, Err(error) if *error.kind() == ErrorKind::Timeout) => {
                 heard.map_err(|error| RedisError::from(error).met_by(&self.live.user))?;
                 self.heard = Instant::now();
                 Ok(())
             }
-            Err(_) => {
+            _ => {
                 self.down.get_or_insert(self.heard);
                 self.live.reconnect(PATIENCE).await;
                 Err(RedisError::new(

@@ -409,6 +409,33 @@ mod running {
         panic!("no answer over several time-outs");
     }
 
+    /// Renewals are given up after a part of the lease, and made again: as long as nobody waits to the end, somebody has to
+    /// find out all the same. The time of a command is over before that of the question, too.
+    #[tokio::test]
+    async fn a_half_open_connection_is_replaced_though_nobody_waits_for_long() {
+        let server = RedisServer::start().await;
+        let line = Line::to(server.port()).await;
+        let redis = Redis::new(RedisConfig {
+            health_check_interval: Duration::from_millis(500),
+            command_timeout: Duration::from_secs(1),
+            ..config(&line.url())
+        })
+        .expect("valid settings");
+        let settler = redis.dedicated();
+        settler.command("PING", Args::new()).await.unwrap();
+        line.cut_silently();
+        let began = Instant::now();
+        while timeout(
+            Duration::from_millis(200),
+            settler.command("PING", Args::new()),
+        )
+        .await
+        .is_err()
+        {
+            assert!(Instant::now() - began < Duration::from_secs(5));
+        }
+    }
+
     #[tokio::test]
     async fn commands_are_reported_with_their_names() {
         #[derive(Default)]
@@ -729,9 +756,22 @@ mod subscriptions {
 
     #[tokio::test]
     async fn a_connection_that_is_cut_in_silence_is_noticed() {
+        cut_in_silence(RedisConfig::default().command_timeout).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_cut_in_silence_is_noticed_where_commands_have_little_time() {
+        cut_in_silence(Duration::from_secs(1)).await;
+    }
+
+    async fn cut_in_silence(command_timeout: Duration) {
         let server = RedisServer::start().await;
         let line = Line::to(server.port()).await;
-        let redis = redis(&line.url());
+        let redis = Redis::new(RedisConfig {
+            command_timeout,
+            ..config(&line.url())
+        })
+        .expect("valid settings");
         let mut subscriber = redis.subscriber(16, channels(&["a"]));
         subscriber.subscribe().await.unwrap();
         line.cut_silently();

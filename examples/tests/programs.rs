@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use pythia_redis::testing::RedisServer;
 use tokio::time::timeout;
 
 /// Runs an example on a clean environment, and answers what it prints.
@@ -75,6 +76,36 @@ async fn custom_layer() {
     );
     assert!(text.contains("audit: message 8, attempt 1: a message without a tenant"));
     has_in_order(&text, &["received 2, acked 1,", "dead 1,"]);
+}
+
+#[tokio::test]
+async fn doctor() {
+    let text = run("doctor").await;
+    has_in_order(
+        &text,
+        &[
+            "a power cut loses everything",
+            "warning [no-persistence]",
+            "mend:  redis-cli CONFIG SET appendonly yes",
+            "$ redis-cli CONFIG SET appendonly yes",
+            "append-only file, flushed every second; a power cut loses the last 1 to 2 s",
+            "0 critical, 0 warnings, 0 notes",
+        ],
+    );
+    let server = RedisServer::start().await;
+    server.cli(&["SET", "orders", "no queue"]).await;
+    let stream = [("PYTHIA_BROKER_TYPE", "stream")];
+    let (succeeded, text) = run_with("doctor", &[&server.url(), "orders", "mails"], &stream).await;
+    assert!(!succeeded, "{text}");
+    has_in_order(
+        &text,
+        &[
+            "XREADGROUP",
+            "critical [wrong-type] queue orders",
+            "1 critical,",
+        ],
+    );
+    assert_eq!(server.cli(&["TYPE", "orders"]).await, "string");
 }
 
 #[tokio::test]
@@ -233,7 +264,7 @@ async fn redis_pubsub() {
 
 #[tokio::test]
 async fn redis_examples_say_how_to_install_redis() {
-    for name in ["redis_list", "redis_pubsub", "redis_stream"] {
+    for name in ["doctor", "redis_list", "redis_pubsub", "redis_stream"] {
         let nothing = [("PYTHIA_REDIS_SERVER", "/no/such/redis-server")];
         let (succeeded, text) = run_with(name, &[], &nothing).await;
         assert!(

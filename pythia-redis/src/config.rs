@@ -93,6 +93,9 @@ pub struct RedisConfig {
     /// How long a `dedupe_key` is remembered. Default: `1h`.
     #[serde(with = "positive")]
     pub dedupe_window: Duration,
+    /// Whether Redis is examined when a worker starts, beside it: what endangers messages is logged, with what mends it
+    /// ([`doctor`](crate::doctor)). Default: true.
+    pub doctor: bool,
     /// Bounds of the periodic upkeep.
     pub maintain: MaintainConfig,
     /// Lists.
@@ -219,6 +222,7 @@ impl Default for RedisConfig {
             lease: Duration::from_secs(30),
             max_message_bytes: 16 * 1024 * 1024,
             dedupe_window: Duration::from_secs(60 * 60),
+            doctor: true,
             maintain: MaintainConfig::default(),
             list: ListConfig::default(),
             stream: StreamConfig::default(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use fred::error::ErrorKind as FredKind;
 use pythia_core::{BrokerError, BrokerErrorKind, QueueName};
 
+use crate::acl;
 use crate::config::KeyPrefix;
 
 mod words;
@@ -101,6 +102,11 @@ impl RedisError {
             .any(|refused| self.detail.starts_with(refused))
     }
 
+    /// Whether Redis refuses everything, because it fails to write to its disk.
+    pub(crate) fn is_of_the_disk(&self) -> bool {
+        self.detail.contains("MISCONF ")
+    }
+
     /// The server's or the client's own words.
     pub(crate) fn detail(&self) -> &str {
         &self.detail
@@ -126,19 +132,14 @@ impl RedisError {
         let Some(User { name, prefix }) = self.user.as_deref() else {
             return self;
         };
-        let ready = format!("{prefix}{queue}");
         let command = self
             .detail
             .split_once("run the '")
             .and_then(|(_, rest)| Some(rest.split_once('\'')?.0));
         let rule = match command {
             Some(command) => format!("+{command}"),
-            None if self.detail.contains("channel") => {
-                format!("'&{ready}*' '&{prefix}pythia:{{{ready}*'")
-            }
-            None if self.detail.contains("key") => {
-                format!("'~{ready}*' '~{prefix}pythia:{{{ready}*'")
-            }
+            None if self.detail.contains("channel") => quoted(acl::channels(prefix, queue)),
+            None if self.detail.contains("key") => quoted(acl::keys(prefix, queue)),
             None => return self,
         };
         let detail = format!("{}; ACL SETUSER {name} {rule} grants it", self.detail);
@@ -170,6 +171,11 @@ impl RedisError {
     pub(crate) fn from_reply(text: &str) -> Self {
         Self::new(classify_reply(text), our_words(text))
     }
+}
+
+/// Rules as a shell takes them.
+fn quoted(rules: [String; 2]) -> String {
+    rules.map(|rule| format!("'{rule}'")).join(" ")
 }
 
 impl From<fred::error::Error> for RedisError {
@@ -302,13 +308,15 @@ fn classify_reply(text: &str) -> Kind {
 
 /// Errors of code `ERR`: old servers, and anything that a script raised before 7.0, keep the real code inside.
 fn classify_words(text: &str) -> Kind {
-    const WORDS: [(&str, Kind); 14] = [
+    const WORDS: [(&str, Kind); 15] = [
         ("DB index is out of range", Kind::NoSuchDatabase),
         ("invalid DB index", Kind::NoSuchDatabase),
         ("cluster support disabled", Kind::Misconfigured),
         ("Client sent AUTH, but no password is set", Kind::Auth),
         ("max number of clients reached", Kind::Unavailable),
         ("unknown command", Kind::UnknownCommand),
+        // Of one that was to be tried only: ACL DRYRUN.
+        ("ERR Command '", Kind::UnknownCommand),
         ("unknown subcommand", Kind::UnknownCommand),
         ("Unknown Redis command", Kind::UnknownCommand),
         ("WRONGTYPE", Kind::WrongType),

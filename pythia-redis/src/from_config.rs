@@ -6,6 +6,7 @@ use pythia_core::broker::Broker;
 use pythia_core::config::BrokerType;
 use pythia_core::{Config, ConfigError, MemoryBroker};
 
+use crate::acl::Pattern;
 use crate::config::RedisConfig;
 use crate::{ListBroker, PubSubBroker, StreamBroker};
 
@@ -23,11 +24,7 @@ pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
              \"stream\" or \"pubsub\", or to \"memory\" if messages are to come from the in-memory broker",
         ));
     }
-    let pattern = match config.broker_type()? {
-        BrokerType::Redis => only_pattern(config)?,
-        pattern => pattern,
-    };
-    if pattern == BrokerType::Memory {
+    let Some(pattern) = pattern(config)? else {
         // Not used, but a misspelt setting is one wherever it stands. (Not so a URL that the platform tells everybody.)
         RedisConfig::from_config(&config.without_platform())?;
         let unused = ["redis.url", "redis.host"].iter();
@@ -42,12 +39,26 @@ pub fn from_config(config: &Config) -> Result<Arc<dyn Broker>, ConfigError> {
         }
         let memory = MemoryBroker::with_config(config.section("memory")?)?;
         return Ok(Arc::new(memory));
-    }
+    };
     let redis = RedisConfig::from_config(config)?;
     match pattern {
-        BrokerType::List => Ok(Arc::new(ListBroker::new(redis)?)),
-        BrokerType::Pubsub => Ok(Arc::new(PubSubBroker::new(redis)?)),
-        BrokerType::Stream => Ok(Arc::new(StreamBroker::new(redis)?)),
+        Pattern::List => Ok(Arc::new(ListBroker::new(redis)?)),
+        Pattern::PubSub => Ok(Arc::new(PubSubBroker::new(redis)?)),
+        Pattern::Stream => Ok(Arc::new(StreamBroker::new(redis)?)),
+    }
+}
+
+/// The pattern that is chosen; none for the in-memory broker.
+pub(crate) fn pattern(config: &Config) -> Result<Option<Pattern>, ConfigError> {
+    let chosen = match config.broker_type()? {
+        BrokerType::Redis => only_pattern(config)?,
+        chosen => chosen,
+    };
+    match chosen {
+        BrokerType::List => Ok(Some(Pattern::List)),
+        BrokerType::Memory => Ok(None),
+        BrokerType::Pubsub => Ok(Some(Pattern::PubSub)),
+        BrokerType::Stream => Ok(Some(Pattern::Stream)),
         other => Err(ConfigError::new(format!(
             "broker.type {other:?} is none of Redis' patterns"
         ))),

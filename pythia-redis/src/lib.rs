@@ -32,13 +32,17 @@
 //! [`RedisUrl`]: config::RedisUrl
 //! [`RedisConfig`]: config::RedisConfig
 //!
+//! [`doctor`] examines a Redis: what endangers messages there, and what mends it.
+//!
 //! # Features
 //! `testing`: real Redis servers on free ports, for tests.
 
+mod acl;
 pub mod config;
 mod connection;
 mod dead_letter;
 mod delay;
+pub mod doctor;
 mod error;
 mod from_config;
 mod keys;

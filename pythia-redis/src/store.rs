@@ -21,7 +21,7 @@ impl RedisStore {
     }
 
     fn key(&self, key: &str) -> String {
-        format!("{}pythia:store:{key}", self.redis.config().key_prefix)
+        self::key(&self.redis.config().key_prefix.to_string(), key)
     }
 
     fn setting(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Args {
@@ -32,6 +32,11 @@ impl RedisStore {
             None => args,
         }
     }
+}
+
+/// The name of a stored value in Redis.
+pub(crate) fn key(prefix: &str, key: &str) -> String {
+    format!("{prefix}pythia:store:{key}")
 }
 
 #[async_trait]

@@ -1,8 +1,9 @@
 //! docs/deploy.md
 
 use pythia_core::testing::Record;
-use pythia_core::{Config, Message};
+use pythia_core::{Config, Message, QueueName};
 use pythia_redis::config::RedisConfig;
+use pythia_redis::doctor::rights;
 use pythia_redis::testing::{Cluster, RedisServer, Sentinels};
 
 use crate::page::Page;
@@ -17,7 +18,9 @@ async fn connections_and_what_redis_keeps_are_as_shown() {
     }
 
     let server = RedisServer::start().await;
-    let service = Service::start(&server.url(), "broker.type = 'list'").await;
+    // The doctor's connection is there for a moment only.
+    let settings = "broker.type = 'list'\nredis.doctor = false";
+    let service = Service::start(&server.url(), settings).await;
     // A lane connects for its results when it has some.
     for settled in 1.. {
         server.cli(&["LPUSH", "orders", LAMP]).await;
@@ -73,6 +76,35 @@ async fn nor_by_way_of_sentinels() {
     page.run(RIGHTS, &shell).await;
     let url = sentinels.url().replace("://", "://worker:SECRET@");
     everything_is_allowed(&url, "", &shell).await;
+}
+
+/// The page grants what `doctor::rights` says; for a whole family of queues by patterns, which cover more names.
+#[test]
+fn its_rights_are_those_that_a_worker_needs() {
+    let page = include_str!("../../../docs/deploy.md");
+    for (place, url) in [
+        ("reset on", "redis://h"),
+        ("+role", "redis-sentinel://h/mymaster"),
+        ("+cluster|slots", "redis-cluster://h"),
+    ] {
+        let settings = Config::from_toml(&format!("redis.url = {url:?}")).unwrap();
+        let queue = QueueName::new("orders").unwrap();
+        let needed = rights(&settings, &[queue]).unwrap();
+        let shown: Vec<&str> = page
+            .lines()
+            .filter(|line| line.contains("ACL SETUSER worker"))
+            .filter(|line| line.contains("reset on") || line.contains(place))
+            .flat_map(str::split_whitespace)
+            .map(|word| word.trim_matches('\''))
+            .filter(|word| word.starts_with(['+', '-']))
+            .collect();
+        let commands: Vec<&str> = needed
+            .iter()
+            .map(String::as_str)
+            .filter(|word| word.starts_with(['+', '-']))
+            .collect();
+        assert_eq!(shown, commands, "{url}");
+    }
 }
 
 /// Each pattern, with a queue whose name begins as the rules say: nothing is refused.

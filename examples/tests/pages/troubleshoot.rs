@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pythia_core::testing::Record;
 use pythia_core::{Config, Message, QueueName};
+use pythia_redis::doctor::Code;
 use pythia_redis::testing::RedisServer;
 
 use crate::page::Page;
@@ -214,6 +215,15 @@ fn the_lines_of_the_log_are_those_of_the_program() {
         let line = line.split(": ").next().unwrap_or(line);
         assert!(program.contains(line), "nobody says {line:?}");
     }
+}
+
+#[test]
+fn every_code_of_the_doctor_has_its_row() {
+    let page = Page::open("troubleshoot.md");
+    let rows = page.rows("Ask the doctor");
+    let rows: Vec<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(rows, codes);
 }
 
 /// The Python of the page is what `tests/clients` runs.

@@ -51,12 +51,14 @@ mod subscriber;
 mod tests;
 mod tls;
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytestring::ByteString;
 use fred::interfaces::ClientLike;
+use fred::types::config::Server;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use futures_util::future::try_join_all;
 use pythia_core::ConfigError;
@@ -105,6 +107,10 @@ pub(crate) struct Connection {
     patience: Option<Duration>,
 }
 
+/// One of the servers that have a cluster's slots, or the one server that there is.
+#[derive(Clone, Debug)]
+pub(crate) struct Master(Option<Server>);
+
 impl Redis {
     /// Connects to nothing yet.
     ///
@@ -113,15 +119,20 @@ impl Redis {
     pub(crate) fn new(config: RedisConfig) -> Result<Self, ConfigError> {
         config.check()?;
         let store = match config.store() {
-            Some(url) => Some(Self::at(Endpoint::new(config.clone(), url)?, None)),
+            Some(url) => Some(Self::at(Endpoint::new(config.clone(), url)?.into(), None)),
             None => None,
         };
         let server = config.server();
-        Ok(Self::at(Endpoint::new(config, server)?, store))
+        Ok(Self::at(Endpoint::new(config, server)?.into(), store))
     }
 
-    fn at(endpoint: Endpoint, store: Option<Self>) -> Self {
-        let endpoint = Arc::new(endpoint);
+    /// The same places, by connections of its own of which no observer hears.
+    pub(crate) fn apart(&self) -> Self {
+        let store = self.0.store.as_ref().map(Self::apart);
+        Self::at(Arc::clone(&self.0.endpoint), store)
+    }
+
+    fn at(endpoint: Arc<Endpoint>, store: Option<Self>) -> Self {
         let counters = Arc::new(Counters::default());
         let link = |role| {
             let (endpoint, counters) = (Arc::clone(&endpoint), Arc::clone(&counters));
@@ -156,6 +167,11 @@ impl Redis {
     /// Where the key-value store is: here, unless the settings name another place.
     pub(crate) fn store(&self) -> &Self {
         self.0.store.as_ref().unwrap_or(self)
+    }
+
+    /// Where the key-value store is, if the settings name another place.
+    pub(crate) fn other_store(&self) -> Option<&Self> {
+        self.0.store.as_ref()
     }
 
     /// The connections shared by publishing, upkeep, administration and the store.
@@ -264,23 +280,53 @@ impl Connection {
         name: &'static str,
         args: Args,
     ) -> Result<Vec<Reply>, RedisError> {
-        let link = &self.links[0];
-        let live = match self.patience {
-            Some(patience) => link.connected(patience).await?,
-            None => link.live().await?,
-        };
+        let masters = self.masters().await?;
+        let each = masters
+            .iter()
+            .map(|master| self.command_at(master, name, args.clone()));
+        try_join_all(each).await
+    }
+
+    /// Every master of a cluster, or the one server that there is.
+    ///
+    /// # Errors
+    /// If there was never a connection and none can be made now.
+    pub(crate) async fn masters(&self) -> Result<Vec<Master>, RedisError> {
+        let live = self.first().await?;
         let masters = live.masters();
         if masters.is_empty() {
-            return Ok(vec![self.command(name, args).await?]);
+            return Ok(vec![Master(None)]);
         }
-        let each = masters.into_iter().map(async |master| {
-            let running = self.counters.start(name);
-            let node = live.client.with_cluster_node(master);
-            let command = command(name, ClusterHash::Random, false);
-            let answer = node.custom_raw(command, args.values.clone()).await;
-            running.end(live.read(answer))
-        });
-        try_join_all(each).await
+        Ok(masters.into_iter().map(|node| Master(Some(node))).collect())
+    }
+
+    /// Runs one command without a key on one of the [`masters`](Self::masters).
+    ///
+    /// # Errors
+    /// As [`command`](Self::command).
+    pub(crate) async fn command_at(
+        &self,
+        master: &Master,
+        name: &'static str,
+        args: Args,
+    ) -> Result<Reply, RedisError> {
+        let Some(node) = &master.0 else {
+            return self.command(name, args).await;
+        };
+        let live = self.first().await?;
+        let running = self.counters.start(name);
+        let node = live.client.with_cluster_node(node);
+        let command = command(name, ClusterHash::Random, false);
+        let answer = node.custom_raw(command, args.values).await;
+        running.end(live.read(answer))
+    }
+
+    async fn first(&self) -> Result<Arc<Live>, RedisError> {
+        let link = &self.links[0];
+        match self.patience {
+            Some(patience) => link.connected(patience).await,
+            None => link.live().await,
+        }
     }
 
     /// Runs a script by its digest, and by its source if the server does not have it.
@@ -359,6 +405,16 @@ impl Connection {
             ),
             _ => error,
         })
+    }
+}
+
+/// Where it is; nothing of the one server, whose place the settings say.
+impl fmt::Display for Master {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(node) => write!(f, "{}:{}", node.host, node.port),
+            None => Ok(()),
+        }
     }
 }
 

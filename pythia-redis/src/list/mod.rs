@@ -41,9 +41,11 @@ use self::claims::Claims;
 use self::pop::{PopSettler, PopSource};
 use self::settler::ListSettler;
 use self::source::ListSource;
+use crate::acl::Pattern;
 use crate::config::{Delivery, RedisConfig};
 use crate::connection::{Args, Redis};
 use crate::delay::{Names, Watch};
+use crate::doctor::Checkup;
 use crate::keys::Keys;
 use crate::recovery::recover;
 use crate::server;
@@ -64,6 +66,7 @@ pub struct ListBroker(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     redis: Redis,
+    checkup: Checkup,
     /// By which this process is known as a promoter.
     worker: ByteString,
     names: Arc<Names>,
@@ -88,6 +91,7 @@ impl ListBroker {
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
         Ok(Self(Arc::new(Shared {
             redis: Redis::new(config)?,
+            checkup: Checkup::default(),
             worker: random_id(),
             names: Arc::new(Names::new()),
             queues: Mutex::default(),
@@ -148,6 +152,7 @@ impl Broker for ListBroker {
 
     async fn subscribe(&self, queue: &QueueName) -> Result<Subscription, BrokerError> {
         let (redis, queue) = (self.redis(), self.queue(queue));
+        self.0.checkup.begin(redis, Pattern::List, &queue.name);
         let mut reader = redis.reader();
         // Connects, and finds a key of another type, before anything is promised.
         let length = Args::new().key(&queue.keys.ready);

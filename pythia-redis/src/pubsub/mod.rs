@@ -28,8 +28,10 @@ use pythia_core::{BrokerError, ConfigError, Message, MessageId, QueueName, Recei
 use tokio::sync::Notify;
 
 use self::source::PubSubSource;
+use crate::acl::Pattern;
 use crate::config::{PubSubMode, RedisConfig};
 use crate::connection::{Channels, Redis};
+use crate::doctor::Checkup;
 use crate::keys::Keys;
 use crate::server;
 use crate::store::RedisStore;
@@ -47,6 +49,7 @@ pub struct PubSubBroker(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     redis: Redis,
+    checkup: Checkup,
     /// This process, in the numbers that it gives its messages.
     publisher: ByteString,
     /// The last number in each channel.
@@ -61,6 +64,7 @@ impl PubSubBroker {
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
         Ok(Self(Arc::new(Shared {
             redis: Redis::new(config)?,
+            checkup: Checkup::default(),
             publisher: format!("{:016x}", rand::random::<u64>()).into(),
             sent: Mutex::default(),
         })))
@@ -111,6 +115,7 @@ impl Broker for PubSubBroker {
     /// Waits until Redis has confirmed the subscription: what is published from here on arrives.
     async fn subscribe(&self, queue: &QueueName) -> Result<Subscription, BrokerError> {
         let redis = &self.0.redis;
+        self.0.checkup.begin(redis, Pattern::PubSub, queue);
         let config = &redis.config().pubsub;
         let channel = Keys::new(&redis.config().key_prefix, queue).ready;
         let name = vec![channel.clone()];

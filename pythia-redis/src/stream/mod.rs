@@ -62,8 +62,10 @@ use self::queue::{Lane, Queue};
 use self::settler::StreamSettler;
 use self::source::StreamSource;
 use self::upkeep::Upkeep;
+use crate::acl::Pattern;
 use crate::config::{RedisConfig, StreamStart, TrimStrategy};
 use crate::connection::Redis;
+use crate::doctor::Checkup;
 use crate::server;
 use crate::store::RedisStore;
 
@@ -81,6 +83,7 @@ pub struct StreamBroker(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     redis: Redis,
+    checkup: Checkup,
     config: Arc<RedisConfig>,
     /// Names this process among the workers.
     worker: String,
@@ -115,6 +118,7 @@ impl StreamBroker {
         let config = Arc::new(config);
         Ok(Self(Arc::new(Shared {
             redis: Redis::new((*config).clone())?,
+            checkup: Checkup::default(),
             config,
             worker: format!("{}-{:08x}", std::process::id(), rand::random::<u32>()),
             lanes: AtomicU64::new(0),
@@ -190,6 +194,8 @@ impl Broker for StreamBroker {
 
     async fn subscribe(&self, queue: &QueueName) -> Result<Subscription, BrokerError> {
         let queue = self.queue(queue);
+        let checkup = &self.0.checkup;
+        checkup.begin(self.redis(), Pattern::Stream, &queue.name);
         let number = self.0.lanes.fetch_add(1, Relaxed);
         // New for each subscription: what an earlier one still holds is not this one's.
         let consumer = format!("{}-{number}", self.worker()).into();

@@ -2,6 +2,7 @@
 
 mod bench;
 mod connections;
+mod doctor;
 mod health;
 mod list;
 mod pubsub;

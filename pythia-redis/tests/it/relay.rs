@@ -164,3 +164,58 @@ async fn pass_on(client: TcpStream, server: u16, losses: Arc<Losses>) {
 
 /// Larger than the answers to renewals, settles and greetings.
 const LARGE: usize = 600;
+
+/// Passes everything on between clients and a server, with one text of its answers replaced by another as long.
+#[derive(Debug)]
+pub(crate) struct Forger {
+    port: u16,
+    _tasks: JoinSet<()>,
+}
+
+impl Forger {
+    pub(crate) async fn between(server: u16, text: String, forged: String) -> Self {
+        assert_eq!(text.len(), forged.len(), "lengths are part of the protocol");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                connections.spawn(forge(client, server, text.clone(), forged.clone()));
+            }
+        });
+        Self {
+            port,
+            _tasks: tasks,
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
+async fn forge(client: TcpStream, server: u16, text: String, forged: String) {
+    let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
+        return;
+    };
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let requests = async { tokio::io::copy(&mut from_client, &mut to_server).await };
+    let answers = async {
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let read = from_server.read(&mut buffer).await?;
+            if read == 0 {
+                return std::io::Result::Ok(());
+            }
+            let answer = String::from_utf8_lossy(&buffer[..read]).replace(&text, &forged);
+            to_client.write_all(answer.as_bytes()).await?;
+        }
+    };
+    // Either end closes both.
+    tokio::select! {
+        _ = requests => {}
+        _ = answers => {}
+    }
+}

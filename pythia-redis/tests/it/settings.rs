@@ -148,6 +148,13 @@ const ROWS: &[Row] = &[
         170..=180,
         20..=30
     ),
+    row!(
+        "redis.doctor",
+        "false",
+        examinations_at_the_start,
+        1..=1,
+        0..=0
+    ),
     // One round of upkeep.
     row!(
         "redis.maintain.promote",

@@ -30,6 +30,23 @@ pub(super) async fn database_written_to(bench: Bench) -> u64 {
     database.split_once(':').unwrap().0.parse().unwrap()
 }
 
+/// Whether the server is asked for what only the doctor asks for: 1, or 0.
+pub(super) async fn examinations_at_the_start(bench: Bench) -> u64 {
+    let broker = bench.list();
+    let _subscription = broker.subscribe(&name("orders")).await.unwrap();
+    // By then it would have been: each of these starts a process, on a thread that has nothing else to do.
+    for _ in 0..200 {
+        if bench
+            .cli("INFO commandstats")
+            .await
+            .contains("cmdstat_config")
+        {
+            return 1;
+        }
+    }
+    0
+}
+
 pub(super) async fn connections_of_a_producer(bench: Bench) -> u64 {
     let broker = bench.list();
     for _ in 0..10 {

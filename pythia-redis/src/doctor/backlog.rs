@@ -256,7 +256,8 @@ fn up_to_max(messages: u64) -> String {
     }
 }
 
-pub(super) const UPKEEP: &str = "start a worker of the queue (of a stream: of the same group); if one runs, its log says why its upkeep fails";
+const UPKEEP: &str = "start a worker of the queue (of a stream: of the same group); if one runs, its log says why its upkeep \
+                      fails";
 /// A worker that is silent for so many leases is gone: its messages should have been taken back after one.
 const ORPHAN_LEASES: u32 = 3;
 /// A living worker renews what it holds each third of a lease.

@@ -71,9 +71,7 @@ async fn examine(
     sleep(redis.config().lease.mul_f64(rand::random_range(4.0..5.0))).await;
     let mut report = Report::default();
     let examination = Examination::new(redis, pattern, queues());
-    if let Err(error) = examination.backlog(clock_skew, &mut report).await {
-        tracing::debug!(%error, "the queues could not be examined");
-    }
+    examination.backlog(clock_skew, &mut report).await;
     report.findings().iter().for_each(log);
 }
 

@@ -6,38 +6,23 @@ use super::backlog::{Backlog, about};
 use super::finding::{Code, Severity};
 use super::node::{Findings, quoted};
 use crate::acl;
-use crate::connection::{Args, Connection, Reply};
-use crate::error::{Kind, RedisError};
+use crate::connection::{Args, Connection, Master};
+use crate::error::RedisError;
 use crate::keys::Keys;
 
-/// Looks at a bounded number of keys of each server: what claims hold is under no other name that could be asked for.
-pub(super) async fn examine(
-    backlog: &Backlog<'_>,
-    queues: &[QueueName],
-    found: &mut Findings,
-) -> Result<(), RedisError> {
+/// Looks at a bounded number of keys of each server: what claims hold is under no other name that could be asked for. Where
+/// that is refused, or a server is gone, the rest of the report has said so.
+pub(super) async fn examine(backlog: &Backlog<'_>, queues: &[QueueName], found: &mut Findings) {
     let prefix = &backlog.config.key_prefix;
-    let named = match held(backlog.connection, &acl::held_keys(prefix)).await {
-        Ok(named) => named,
-        Err(error) if matches!(error.kind(), Kind::TimedOut | Kind::Unavailable) => {
-            return Err(error);
-        }
-        // The rest of the report has said what is refused.
-        Err(_) => return Ok(()),
-    };
+    let named = held(backlog.connection, &acl::held_keys(prefix)).await;
     for queue in queues {
         let keys = Keys::new(prefix, queue);
         let begins = keys.key("held:");
         let consumers = named.iter().filter_map(|key| key.strip_prefix(&*begins));
         for consumer in consumers {
-            let args = Args::new().key(&keys.consumers).arg(consumer.to_owned());
-            if !backlog.connection.command("ZSCORE", args).await?.is_nil() {
+            let Ok(messages @ 1..) = unowned(backlog, &keys, consumer).await else {
                 continue;
-            }
-            let messages = backlog.held(&keys, consumer).await?;
-            if messages == 0 {
-                continue;
-            }
+            };
             let what = format!(
                 "{messages} messages are held by {consumer}, which is not among the queue's consumers"
             );
@@ -48,34 +33,59 @@ pub(super) async fn examine(
             found.add(finding);
         }
     }
-    Ok(())
+}
+
+/// How many messages this one holds; none if it is one of the consumers.
+async fn unowned(backlog: &Backlog<'_>, keys: &Keys, consumer: &str) -> Result<u64, RedisError> {
+    let args = Args::new().key(&keys.consumers).arg(consumer.to_owned());
+    let lease = backlog.connection.command("ZSCORE", args).await?;
+    match lease.is_nil() {
+        true => backlog.held(keys, consumer).await,
+        false => Ok(0),
+    }
 }
 
 /// The names of the keys like this, among the first that each server goes through.
-async fn held(connection: &Connection, like: &str) -> Result<Vec<String>, RedisError> {
+async fn held(connection: &Connection, like: &str) -> Vec<String> {
     let mut named = Vec::new();
-    for master in connection.masters().await? {
+    for master in connection.masters().await.unwrap_or_default() {
         let mut cursor = "0".to_owned();
         for _ in 0..ROUNDS {
-            let args = Args::new()
-                .arg(cursor)
-                .arg("MATCH")
-                .arg(like.to_owned())
-                .arg("COUNT")
-                .arg(KEYS_A_ROUND);
-            let answer = connection.command_at(&master, "SCAN", args).await?;
-            let [next, keys] = answer.into_tuple()?;
-            let keys = keys.into_array()?.into_iter().map(Reply::into_text);
-            for key in keys {
-                named.push(key?.to_string());
-            }
-            cursor = next.into_text()?.to_string();
+            let Ok((next, keys)) = scan(connection, &master, cursor, like).await else {
+                break;
+            };
+            named.extend(keys);
+            cursor = next;
             if cursor == "0" {
                 break;
             }
         }
     }
-    Ok(named)
+    named
+}
+
+async fn scan(
+    connection: &Connection,
+    master: &Master,
+    cursor: String,
+    like: &str,
+) -> Result<(String, Vec<String>), RedisError> {
+    let args = Args::new()
+        .arg(cursor)
+        .arg("MATCH")
+        .arg(like.to_owned())
+        .arg("COUNT")
+        .arg(KEYS_A_ROUND);
+    let [next, keys] = connection
+        .command_at(master, "SCAN", args)
+        .await?
+        .into_tuple()?;
+    let keys = keys.into_array()?.into_iter();
+    let keys = keys.map(|key| Ok(key.into_text()?.to_string()));
+    Ok((
+        next.into_text()?.to_string(),
+        keys.collect::<Result<_, RedisError>>()?,
+    ))
 }
 
 /// Each keeps Redis busy for less than a millisecond.

@@ -185,7 +185,7 @@ async fn a_snapshot_that_fails_is_found_and_mended() {
     );
     std::fs::remove_dir_all(in_the_way).expect("the folder is ours");
     mend(&server, finding);
-    saves(&server, "ok").await;
+    says(&server, "persistence", "rdb_last_bgsave_status:ok").await;
     none_of(&report(&config).await, Code::PersistenceFailing);
 }
 

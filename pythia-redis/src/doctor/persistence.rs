@@ -54,11 +54,12 @@ fn snapshots(node: &Node<'_>, found: &mut Findings) -> Persistence {
         .number("rdb_last_save_time")
         .map(|at| UNIX_EPOCH + Duration::from_secs(at));
     let changes = node.number("rdb_changes_since_last_save").unwrap_or(0);
-    let since = last.map_or("the last snapshot".to_owned(), |last| {
+    // Before the first snapshot it is the time of the start, which Redis gives under the same name.
+    let since = last.map_or("the last snapshot or start".to_owned(), |last| {
         let ago = SystemTime::now().duration_since(last).unwrap_or_default();
         let ago = duration(Duration::from_secs(ago.as_secs()));
         format!(
-            "the last snapshot ({}, {ago} ago, {changes} changes since)",
+            "the last snapshot or start ({}, {ago} ago, {changes} changes since)",
             format_rfc3339_seconds(last)
         )
     });

@@ -412,7 +412,7 @@ impl fmt::Debug for RunError {
 /// The cause is part of the text, so it is not offered as a source as well.
 impl std::error::Error for RunError {}
 
-/// Growing pauses after faults of a broker: full jitter, from 50 ms to 5 s.
+/// Growing pauses after faults of a broker: full jitter, from 50 ms to 1 s. A longer one would only make an outage longer.
 #[derive(Debug, Default)]
 struct FaultBackoff {
     faults: u32,
@@ -431,7 +431,7 @@ impl FaultBackoff {
 /// How long tasks may take to end after the drain time, which is longer than any of them needs; and stop hooks, at least.
 const LAST_TASK: Duration = Duration::from_secs(4);
 const MIN_PAUSE: Duration = Duration::from_millis(50);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// The broker's answer. A call without one is given up after a while: what waits for it must not wait for ever.
 async fn answer<T>(

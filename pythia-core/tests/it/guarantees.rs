@@ -1,4 +1,4 @@
-//! What `docs/guarantees.md` promises of the runner, as far as no other file here shows it.
+//! What `docs/GUARANTEES.md` promises of the runner, as far as no other file here shows it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -429,16 +429,20 @@ async fn a_broker_that_is_away_is_asked_less_and_less_often_and_by_chance() {
         _ => None,
     });
     let pauses: Vec<_> = pauses.collect();
-    // 2.5 s on average once they no longer grow: some 240 in ten minutes.
-    assert!((150..400).contains(&pauses.len()), "{} tries", pauses.len());
+    // Half a second on average once they no longer grow: some 1,200 in ten minutes.
+    assert!(
+        (900..1_500).contains(&pauses.len()),
+        "{} tries",
+        pauses.len()
+    );
     assert!(pauses[0] <= Duration::from_millis(50), "{:?}", pauses[0]);
     let later = &pauses[10..];
     let differ: BTreeSet<_> = later.iter().collect();
     assert!(differ.len() > later.len() / 2, "they are by chance");
-    assert!(*later.iter().max().unwrap() <= Duration::from_secs(5));
+    assert!(*later.iter().max().unwrap() <= Duration::from_secs(1));
     let mean = later.iter().sum::<Duration>() / later.len() as u32;
     assert!(
-        (2.0..3.0).contains(&mean.as_secs_f64()),
+        (0.4..0.6).contains(&mean.as_secs_f64()),
         "{mean:?} on average"
     );
 }

@@ -19,7 +19,14 @@ pub(super) struct Claims {
     pub(super) consumer: ByteString,
     /// The key of the hash that holds, in Redis, how much is left of each claim.
     pub(super) held: ByteString,
-    open: Mutex<HashMap<u64, Claim>>,
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    open: HashMap<u64, Claim>,
+    /// The last claim that brought messages.
+    newest: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -62,13 +69,25 @@ impl Claims {
         Self {
             held: keys.key(format_args!("held:{consumer}")),
             consumer,
-            open: Mutex::default(),
+            book: Mutex::default(),
         }
     }
 
     /// The key of a claim's messages.
     pub(super) fn batch(&self, keys: &Keys, claim: u64) -> ByteString {
         keys.key(format_args!("batch:{}:{claim}", self.consumer))
+    }
+
+    /// What the keys of all its claims begin with.
+    pub(super) fn batches(&self, keys: &Keys) -> ByteString {
+        keys.key(format_args!("batch:{}:", self.consumer))
+    }
+
+    /// The claims of which something is left to settle, and the last one that was given: of all others up to that one,
+    /// Redis has nothing any more, unless it has forgotten a settle.
+    pub(super) fn in_hand(&self) -> (Vec<u64>, u64) {
+        let book = self.lock();
+        (book.open.keys().copied().collect(), book.newest)
     }
 
     /// Notes that a claim of so many messages is in hand.
@@ -78,13 +97,15 @@ impl Claims {
             left: len as u32,
             doubtful: false,
         };
-        self.lock().insert(claim, claimed);
+        let mut book = self.lock();
+        book.open.insert(claim, claimed);
+        book.newest = claim;
     }
 
     /// Sorts a batch by claim, the newest first and in each the newest message first: what is handed back goes before the
     /// head in this order. Leaves out what was settled before, as the rest of a batch that is repeated.
     pub(super) fn parts<'a>(&self, batch: &'a [Settlement]) -> Vec<Part<'a>> {
-        let open = self.lock();
+        let book = self.lock();
         let mut parts: Vec<Part<'a>> = Vec::new();
         let mut at = 0;
         for settlement in batch {
@@ -94,7 +115,7 @@ impl Claims {
                 at = match parts.iter().position(|part| part.claim == number) {
                     Some(at) => at,
                     None => {
-                        let Some(claim) = open.get(&number) else {
+                        let Some(claim) = book.open.get(&number) else {
                             continue;
                         };
                         parts.push(Part::new(number, claim));
@@ -104,7 +125,7 @@ impl Claims {
             }
             parts[at].add(slot, settlement);
         }
-        drop(open);
+        drop(book);
         parts.retain(|part| part.len() > 0);
         for part in &mut parts {
             if part.left == 0 {
@@ -119,27 +140,27 @@ impl Claims {
 
     /// Notes that Redis has carried out a part. `certain`: no earlier call about it is left without an answer.
     pub(super) fn close(&self, part: &Part<'_>, certain: bool) {
-        let mut open = self.lock();
-        let Some(claim) = open.get_mut(&part.claim) else {
+        let mut book = self.lock();
+        let Some(claim) = book.open.get_mut(&part.claim) else {
             return;
         };
         claim.settled = claim.settled.and(&part.settled);
         claim.left = claim.left.saturating_sub(part.len() as u32);
         claim.doubtful = !certain && part.form == Form::Care;
         if claim.left == 0 {
-            open.remove(&part.claim);
+            book.open.remove(&part.claim);
         }
     }
 
     /// Notes that a call about a part is under way: until it is answered, nobody knows whether Redis has carried it out.
     pub(super) fn doubt(&self, part: &Part<'_>) {
-        if let Some(claim) = self.lock().get_mut(&part.claim) {
+        if let Some(claim) = self.lock().open.get_mut(&part.claim) {
             claim.doubtful = true;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Claim>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

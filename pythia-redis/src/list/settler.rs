@@ -159,14 +159,15 @@ impl Settler for ListSettler {
     }
 
     async fn extend(&self, in_flight: &[Receipt]) -> Result<Vec<Receipt>, BrokerError> {
-        let mut held: Vec<u64> = in_flight.iter().map(|&receipt| place(receipt).0).collect();
-        held.sort_unstable();
-        held.dedup();
-        let args = Args::with_capacity(2 + held.len())
+        let (open, newest) = self.claims.in_hand();
+        let keys = &self.queue.keys;
+        let args = Args::with_capacity(4 + open.len())
             .arg(&self.claims.consumer)
             .arg(self.lease_ms)
-            .args(held);
-        let keys = [&self.queue.keys.consumers, &self.claims.held];
+            .arg(self.claims.batches(keys))
+            .arg(newest)
+            .args(open);
+        let keys = [&keys.ready, &keys.consumers, &self.claims.held];
         let lost = self.pool.eval(&HEARTBEAT, &keys, args).await;
         let lost: Result<Vec<u64>, _> = lost.and_then(|lost| {
             lost.into_array()?
@@ -226,6 +227,7 @@ static HEARTBEAT: Script = Script::new(
     "list/heartbeat",
     concat!(
         include_str!("../scripts/list/time.lua"),
+        include_str!("../scripts/list/frame.lua"),
         include_str!("../scripts/list/heartbeat.lua")
     ),
 );

@@ -79,6 +79,39 @@ async fn what_is_held_survives_a_restart() {
     assert_eq!(stale, Some(0), "they were ours all the time");
 }
 
+/// A restart or a fail-over may undo what Redis had confirmed. The owner knows nothing of it, and lives on.
+#[tokio::test]
+async fn a_settle_that_redis_has_forgotten_does_not_leave_its_messages_in_limbo() {
+    let server = RedisServer::start().await;
+    let broker = on(&server);
+    lpush(&server, &["a", "b"]).await;
+    let mut worker = subscribe(&broker).await;
+    let first = take(&mut worker, 2).await;
+    let held = server.cli(&["KEYS", "pythia:{orders}:held:*"]).await;
+    let batch = server.cli(&["KEYS", "pythia:{orders}:batch:*"]).await;
+    for key in [&held, &batch] {
+        server.cli(&["COPY", key, &format!("{key}:before")]).await;
+    }
+    assert_eq!(ack(&worker, &first).await, 0);
+    lpush(&server, &["c"]).await;
+    let open = take(&mut worker, 1).await;
+    let now = server.cli(&["HGET", &held, "2"]).await;
+    for key in [&held, &batch] {
+        server.cli(&["RENAME", &format!("{key}:before"), key]).await;
+    }
+    // What was claimed since is still there.
+    server.cli(&["HSET", &held, "2", &now, "claim", "2"]).await;
+
+    let receipts: Vec<_> = open.iter().map(|delivery| delivery.receipt).collect();
+    assert_eq!(worker.settler.extend(&receipts).await.unwrap(), []);
+    let again = take(&mut worker, 2).await;
+    assert_eq!(bodies(&again), ["a", "b"]);
+    assert_eq!(again[0].attempt(), 1, "nobody has crashed");
+    assert_eq!(ack(&worker, &open).await, 0);
+    assert_eq!(ack(&worker, &again).await, 0);
+    assert_eq!(server.cli(&["HKEYS", &held]).await, "claim\nsettle\nstale");
+}
+
 #[tokio::test]
 async fn another_type_under_the_queues_name_is_refused_until_it_is_gone() {
     let server = RedisServer::start().await;

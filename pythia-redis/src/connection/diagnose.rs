@@ -32,14 +32,12 @@ pub(super) async fn plainly(error: RedisError, endpoint: &Endpoint) -> RedisErro
     let (question, other) = if endpoint.server.tls {
         (
             PING,
-            format!(
-                "{address} speaks without TLS on this port; begin redis.url with redis{kind}://"
-            ),
+            format!("{address} speaks without TLS on this port; begin its URL with redis{kind}://"),
         )
     } else {
         (
             CLIENT_HELLO,
-            format!("{address} expects TLS on this port; begin redis.url with rediss{kind}://"),
+            format!("{address} expects TLS on this port; begin its URL with rediss{kind}://"),
         )
     };
     match timeout(PATIENCE, ask(address, question)).await {

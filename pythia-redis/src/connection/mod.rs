@@ -208,8 +208,12 @@ impl Redis {
         Subscriber::new(Arc::clone(&self.0.control), Channels::Exact(channels), true)
     }
 
-    /// Reports each command that ends, and what [`report`](Self::report) is given, to this observer too.
+    /// Reports each command that ends, and what [`report`](Self::report) is given, to this observer too; those of the store as
+    /// well, wherever it is.
     pub(crate) fn attach(&self, observer: Arc<dyn Observer>) {
+        if let Some(store) = self.other_store() {
+            store.attach(Arc::clone(&observer));
+        }
         self.0.counters.attach(observer);
     }
 

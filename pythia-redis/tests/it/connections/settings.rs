@@ -1,6 +1,10 @@
 //! Where the URL, its parts and its options come from decides which of them hold.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
 use pythia_core::Config;
+use pythia_core::observe::{Event, Observer};
 use pythia_redis::config::RedisConfig;
 use pythia_redis::testing::RedisServer;
 
@@ -200,6 +204,16 @@ async fn a_password_of_digits_from_the_environment_keeps_its_zeros() {
     }
 }
 
+struct CountCommands(Arc<AtomicU64>);
+
+impl Observer for CountCommands {
+    fn on_event(&self, event: &Event<'_>) {
+        if matches!(event, Event::Command { .. }) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_store_may_be_elsewhere() {
     let (broker, store) = tokio::join!(RedisServer::start(), RedisServer::start());
@@ -210,8 +224,13 @@ async fn the_store_may_be_elsewhere() {
     );
     let bench = Bench::with(&settings, "list");
     bench.publish(0..1).await;
+    let commands = Arc::new(AtomicU64::new(0));
+    bench
+        .broker
+        .attach(Arc::new(CountCommands(Arc::clone(&commands))));
     let kv = bench.broker.store().expect("Redis has one");
     kv.set("k", "v".into(), None).await.unwrap();
+    assert_eq!(commands.load(SeqCst), 1, "its commands are observed, too");
     assert_eq!(broker.cli(&["KEYS", "*"]).await, "orders");
     assert_eq!(store.cli(&["-n", "2", "KEYS", "*"]).await, "pythia:store:k");
 }

@@ -1,0 +1,85 @@
+//! How long it took until all was as before.
+
+use std::time::Duration;
+
+use super::*;
+
+/// One message of a list, which was done late.
+fn late(publish: u64, done: u64) -> Tape {
+    let mut tape = Tape::default();
+    tape.publish(publish, Kind::Plain, &[Group::List], PLAIN);
+    tape.receive_after(B, done - 10, (Group::List, PLAIN), 0, 1);
+    tape.begin(B, done - 10, (Group::List, PLAIN), 2);
+    tape.end(B, done, (Group::List, PLAIN), Outcome::Done);
+    tape.settle(B, done, (PLAIN, 1), Disposition::Ack, Answer::Stale(0));
+    tape.finish(20_000, &[("b", 0)]);
+    tape
+}
+
+#[track_caller]
+fn recovers(tape: &Tape, ms: u64) {
+    let allowed = Allowed {
+        answers_are_lost: true,
+        ..NOTHING
+    };
+    accepts(tape, allowed);
+    let recovery = tape.check(allowed).recovery;
+    assert_eq!(recovery, Duration::from_millis(ms));
+}
+
+#[test]
+fn it_begins_with_the_death_of_who_held_the_message() {
+    let mut tape = late(1_000, 5_000);
+    tape.receive(KILLED, 1_500, (Group::List, PLAIN), 0);
+    tape.kill(2_000, "killed");
+    // Another fault ends in the meantime: it is the death that is to blame.
+    tape.fault(4_000, 4_500);
+    recovers(&tape, 3_000);
+}
+
+#[test]
+fn it_begins_with_the_end_of_the_last_fault_before() {
+    let mut tape = late(1_000, 5_000);
+    tape.fault(500, 2_000);
+    tape.fault(2_100, 2_500);
+    tape.fault(6_000, 7_000);
+    recovers(&tape, 2_500);
+}
+
+#[test]
+fn it_begins_when_the_message_was_there_if_that_was_later() {
+    let mut tape = late(2_999, 5_000);
+    tape.fault(500, 2_500);
+    recovers(&tape, 2_000);
+}
+
+#[test]
+fn what_is_done_in_time_needs_none() {
+    let mut tape = late(4_000, 5_000);
+    tape.fault(4_100, 4_200);
+    recovers(&tape, 0);
+}
+
+#[test]
+fn it_lasts_until_a_subscriber_hears_again() {
+    let mut tape = Tape::default();
+    tape.fault(1_000, 2_000);
+    for (number, ms) in NEWS.into_iter().zip([500, 1_500, 3_500, 4_000]) {
+        tape.publish(ms, Kind::Plain, &[Group::News], number);
+        if ![NEWS[1], NEWS[2]].contains(&number) {
+            tape.work(A, ms + 10, (Group::News, number), 0);
+        }
+    }
+    tape.gap("a", 4_005, Group::News, Some(2));
+    tape.finish(20_000, &[("a", 0)]);
+    recovers(&tape, 1_500);
+}
+
+/// While a fault is under way there is nothing to recover to.
+#[test]
+fn what_is_done_within_a_fault_needs_none() {
+    let mut tape = late(1_000, 5_000);
+    tape.fault(500, 2_000);
+    tape.fault(3_000, 7_000);
+    recovers(&tape, 0);
+}

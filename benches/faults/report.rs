@@ -1,0 +1,219 @@
+//! The table: on the terminal line by line, and as Markdown.
+
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::cells::Cell;
+use crate::checker::Findings;
+
+/// One cell, run.
+pub(crate) struct Row {
+    pub(crate) cell: Cell,
+    pub(crate) findings: Findings,
+    pub(crate) remark: Option<String>,
+    pub(crate) verdict: Verdict,
+}
+
+pub(crate) enum Verdict {
+    Passed,
+    /// What was wrong.
+    Failed(Vec<String>),
+    /// Why it was not run.
+    Skipped(String),
+}
+
+pub(crate) struct Table {
+    seed: u64,
+    rows: Vec<Row>,
+    took: Duration,
+}
+
+impl Table {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            rows: Vec::new(),
+            took: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn begin(&self) {
+        println!("{}, seed {}", server_version(), self.seed);
+        println!(
+            "{:<28} {:>9} {:>6} {:>10} {:>6} {:>9}  verdict",
+            "fault", "messages", "lost", "duplicated", "stale", "recovery"
+        );
+    }
+
+    pub(crate) fn add(&mut self, row: Row) {
+        let Row {
+            cell,
+            findings,
+            remark,
+            verdict,
+        } = &row;
+        let total = findings.total();
+        print!(
+            "{:<28} {:>9} {:>6} {:>10} {:>6} {:>7.1} s  ",
+            cell.name,
+            total.messages,
+            total.lost,
+            total.duplicated,
+            findings.stale,
+            findings.recovery.as_secs_f64()
+        );
+        match verdict {
+            Verdict::Passed => println!("ok"),
+            Verdict::Failed(_) => println!("FAILED"),
+            Verdict::Skipped(why) => println!("skipped: {why}"),
+        }
+        for line in details(findings, remark.as_deref()) {
+            println!("    {line}");
+        }
+        if let Verdict::Failed(wrong) = verdict {
+            for line in wrong {
+                println!("    WRONG: {line}");
+            }
+        }
+        self.rows.push(row);
+    }
+
+    pub(crate) fn end(&mut self, took: Duration) {
+        self.took = took;
+        let failed = self
+            .rows
+            .iter()
+            .filter(|row| matches!(row.verdict, Verdict::Failed(_)))
+            .count();
+        println!(
+            "{} messages in {} runs, {failed} of them failed; {:.0} s",
+            self.messages(),
+            self.rows.len(),
+            took.as_secs_f64()
+        );
+    }
+
+    pub(crate) fn passed(&self) -> bool {
+        self.rows
+            .iter()
+            .all(|row| !matches!(row.verdict, Verdict::Failed(_)))
+    }
+
+    fn messages(&self) -> u64 {
+        self.rows
+            .iter()
+            .map(|row| row.findings.total().messages)
+            .sum()
+    }
+
+    /// Replaces what stands between the markers of this kind of server.
+    pub(crate) fn write_into(&self, path: &Path) -> io::Result<()> {
+        let version = server_version();
+        let kind = version.split('.').next().unwrap_or_default();
+        let (begin, end) = (
+            format!("<!-- the matrix on {kind}: begin -->"),
+            format!("<!-- the matrix on {kind}: end -->"),
+        );
+        let page = std::fs::read_to_string(path)?;
+        let place = page
+            .split_once(&begin)
+            .and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+        let (before, after) = place.ok_or_else(|| {
+            let path = path.display();
+            io::Error::other(format!(
+                "{path} has no place for the table: {begin:?} and {end:?}"
+            ))
+        })?;
+        std::fs::write(
+            path,
+            format!("{before}{begin}\n{}\n{end}{after}", self.markdown()),
+        )
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = format!(
+            "{}, seed {}: {} messages in {} runs, {:.0} s.\n\n\
+             | fault | what happens | messages | lost | duplicated | stale settles refused | recovery | |\n\
+             |---|---|--:|--:|--:|--:|--:|---|\n",
+            server_version(),
+            self.seed,
+            self.messages(),
+            self.rows.len(),
+            self.took.as_secs_f64()
+        );
+        for Row {
+            cell,
+            findings,
+            remark,
+            verdict,
+        } in &self.rows
+        {
+            let total = findings.total();
+            let verdict = match verdict {
+                Verdict::Passed => "passed".to_owned(),
+                Verdict::Failed(_) => "**failed**".to_owned(),
+                Verdict::Skipped(why) => format!("skipped: {why}"),
+            };
+            let details = details(findings, remark.as_deref()).join("; ");
+            let told = if details.is_empty() {
+                verdict
+            } else {
+                format!("{verdict}; {details}")
+            };
+            text.push_str(&format!(
+                "| {} | {} | {} | {} | {} | {} | {:.1} s | {told} |\n",
+                cell.name,
+                cell.what,
+                total.messages,
+                total.lost,
+                total.duplicated,
+                findings.stale,
+                findings.recovery.as_secs_f64()
+            ));
+        }
+        text
+    }
+}
+
+/// Where messages were lost, why some were done twice, and what the fault says of itself.
+fn details(findings: &Findings, remark: Option<&str>) -> Vec<String> {
+    let lost = findings.modes.iter().filter(|(_, counts)| counts.lost > 0);
+    let lost: Vec<_> = lost
+        .map(|(mode, counts)| format!("{} of {mode}", counts.lost))
+        .collect();
+    let twice: Vec<_> = findings
+        .causes
+        .iter()
+        .map(|(cause, times)| format!("{times} ({cause})"))
+        .collect();
+    let mut details = Vec::new();
+    if !lost.is_empty() {
+        details.push(format!("lost: {}", lost.join(", ")));
+    }
+    if !twice.is_empty() {
+        details.push(format!("twice: {}", twice.join(", ")));
+    }
+    details.extend(remark.map(ToOwned::to_owned));
+    details
+}
+
+fn server_version() -> String {
+    let program =
+        std::env::var("PYTHIA_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+    let said = Command::new(program).arg("--version").output();
+    let said = said
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    let name = if said.contains("Valkey") {
+        "Valkey"
+    } else {
+        "Redis"
+    };
+    let version = said
+        .split("v=")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
+    format!("{name} {}", version.unwrap_or("of unknown version"))
+}

@@ -1,0 +1,133 @@
+//! Runs the cells, one after the other.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::Run;
+use crate::cells::{self, Cell};
+use crate::checker::{Findings, History, check};
+use crate::history;
+use crate::report::{Row, Table, Verdict};
+use crate::scene::Scene;
+
+/// Whether all cells passed.
+pub(crate) async fn run(args: &Run) -> io::Result<bool> {
+    let wanted = |cell: &Cell| {
+        (!args.quick || cell.quick)
+            && args
+                .only
+                .as_ref()
+                .is_none_or(|only| cell.name.contains(only.as_str()))
+    };
+    let cells: Vec<_> = cells::all().into_iter().filter(wanted).collect();
+    if cells.is_empty() {
+        return Err(io::Error::other(
+            "no cell has such a name: --list shows them all",
+        ));
+    }
+    if args.list {
+        for cell in cells {
+            println!("{:<28} {}", cell.name, cell.what);
+        }
+        return Ok(true);
+    }
+    let mut table = Table::new(args.seed);
+    table.begin();
+    let started = Instant::now();
+    for cell in &cells {
+        let row = match (cell.needs)() {
+            Ok(()) => one(cell, args).await?,
+            Err(why) => Row {
+                cell: *cell,
+                findings: Findings::default(),
+                remark: None,
+                verdict: Verdict::Skipped(why.to_owned()),
+            },
+        };
+        table.add(row);
+    }
+    table.end(Instant::now().saturating_duration_since(started));
+    if let Some(path) = &args.table {
+        table.write_into(path)?;
+    }
+    Ok(table.passed())
+}
+
+async fn one(cell: &Cell, args: &Run) -> io::Result<Row> {
+    let folder = TempDir::with_prefix("pythia-faults-")?;
+    let rate = if args.quick { cell.rate / 3 } else { cell.rate };
+    let (ran, remark) = match play(cell, folder.path(), args.seed, rate).await {
+        Ok(remark) => (Ok(()), remark),
+        Err(error) => (Err(error), None),
+    };
+    let histories = histories(folder.path())?;
+    let findings = check(&histories, cell.allowed);
+    let mut wrong = findings.violations.clone();
+    if let Err(error) = ran {
+        wrong.insert(0, error.to_string());
+    }
+    if cell.once && findings.total().duplicated > 0 {
+        wrong.push(format!(
+            "done twice, without any need: {:?}",
+            findings.causes
+        ));
+    }
+    if let Some(limit) = cell.limit.filter(|limit| findings.recovery > *limit) {
+        wrong.push(format!(
+            "recovered after {:.1?}, not within {limit:?}",
+            findings.recovery
+        ));
+    }
+    let verdict = match wrong.is_empty() {
+        true => Verdict::Passed,
+        false => Verdict::Failed(wrong),
+    };
+    if args.keep || matches!(verdict, Verdict::Failed(_)) {
+        println!("  histories: {}", folder.keep().display());
+    }
+    Ok(Row {
+        cell: *cell,
+        findings,
+        remark,
+        verdict,
+    })
+}
+
+/// Plays the run; answers what the fault had to say of itself.
+async fn play(cell: &Cell, folder: &Path, seed: u64, rate: u64) -> io::Result<Option<String>> {
+    let mut scene = Scene::start(cell.setup, folder, seed, rate).await?;
+    (cell.script)(&mut scene).await?;
+    scene.finish(TAIL).await?;
+    Ok(scene.remark.take())
+}
+
+fn histories(folder: &Path) -> io::Result<Vec<History>> {
+    let mut histories = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "history")
+        {
+            let process = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            histories.push(History {
+                process,
+                records: history::read(&path)?,
+            });
+        }
+    }
+    // The order in which a folder lists its files is nobody's.
+    histories.sort_by(|one, other| one.process.cmp(&other.process));
+    Ok(histories)
+}
+
+/// How long publishing goes on after the fault.
+const TAIL: Duration = Duration::from_secs(4);

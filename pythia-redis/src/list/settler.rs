@@ -228,6 +228,7 @@ static HEARTBEAT: Script = Script::new(
     concat!(
         include_str!("../scripts/list/time.lua"),
         include_str!("../scripts/list/frame.lua"),
+        include_str!("../scripts/list/hand_back.lua"),
         include_str!("../scripts/list/heartbeat.lua")
     ),
 );

@@ -162,6 +162,7 @@ static LEAVE: Script = Script::new(
     "list/leave",
     concat!(
         include_str!("../scripts/list/frame.lua"),
+        include_str!("../scripts/list/hand_back.lua"),
         include_str!("../scripts/list/leave.lua")
     ),
 );

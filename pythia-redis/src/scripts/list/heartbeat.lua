@@ -31,14 +31,6 @@ local handed_back = 0
 for _, claim in ipairs(forgotten) do
   if handed_back >= 1000 then break end
   claim = string.format('%.0f', claim)
-  local batch, back = ARGV[3] .. claim, {}
-  local messages = redis.call('LRANGE', batch, 0, -1)
-  for i = #messages, 1, -1 do
-    if messages[i] ~= TOMB then back[#back + 1] = messages[i] end
-  end
-  if #back > 0 then redis.call('RPUSH', ready, unpack(back)) end
-  redis.call('DEL', batch)
-  redis.call('HDEL', held, claim)
-  handed_back = handed_back + #back
+  handed_back = handed_back + hand_back(ready, held, ARGV[3] .. claim, claim)
 end
 return lost

@@ -4,19 +4,11 @@
 -- ARGV  1 consumer  2 claim
 -- Returns how many were handed back.
 local ready, consumers, held, batch = unpack(KEYS)
-local messages, back = redis.call('LRANGE', batch, 0, -1), {}
-for i = #messages, 1, -1 do
-  if messages[i] ~= TOMB then back[#back + 1] = messages[i] end
-end
-if #messages > 0 then
-  redis.call('DEL', batch)
-  redis.call('HDEL', held, ARGV[2])
-  if #back > 0 then redis.call('RPUSH', ready, unpack(back)) end
-end
+local handed_back = hand_back(ready, held, batch, ARGV[2])
 
 for _, field in ipairs(redis.call('HKEYS', held)) do
-  if tonumber(field) then return #back end
+  if tonumber(field) then return handed_back end
 end
 redis.call('ZREM', consumers, ARGV[1])
 redis.call('DEL', held)
-return #back
+return handed_back

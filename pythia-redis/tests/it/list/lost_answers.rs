@@ -67,6 +67,27 @@ async fn a_claim_without_an_answer_goes_back_when_the_source_closes() {
 }
 
 #[tokio::test]
+async fn what_can_not_go_back_when_the_source_closes_is_not_lost() {
+    let server = RedisServer::start().await;
+    let relay = Relay::to(server.port()).await;
+    let broker = at(&relay.url(), |_| {});
+    let mut worker = subscribe(&broker).await;
+    publish(&on(&server), numbered(100).into_iter().map(Message::new)).await;
+    relay.lose_next_large_answer();
+    let lost = worker.source.receive(100, &mut Vec::new()).await;
+    lost.expect_err("its answer is lost");
+    // The list is empty, so its name was free.
+    server.cli(&["SET", "orders", "no list"]).await;
+    let refused = worker.source.close(&mut Vec::new()).await;
+    refused.expect_err("there is no list to hand it back to");
+    server.cli(&["DEL", "orders"]).await;
+    let broker = on(&server);
+    recovery(&broker).await;
+    let mut heir = subscribe(&broker).await;
+    assert_eq!(bodies(&take(&mut heir, 100).await), numbered(100));
+}
+
+#[tokio::test]
 async fn a_settle_without_an_answer_is_not_taken_for_a_loss_nor_done_twice() {
     let server = RedisServer::start().await;
     let relay = Relay::to(server.port()).await;

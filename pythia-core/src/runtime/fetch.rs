@@ -1,5 +1,6 @@
 //! The first stage of a lane: wait until there is room and reason, read a batch, pass it on.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use futures_util::FutureExt;
 use tokio::sync::{OwnedRwLockReadGuard, mpsc};
 
 use super::health::WaitReason;
-use super::hold::Session;
+use super::hold::{Hold, Session};
 use super::lane::{Claim, Fetched, Lane};
 use super::settle::Outbox;
 use super::{FaultBackoff, answer};
@@ -195,6 +196,7 @@ async fn read_on(
             return End::Drain;
         };
         lane.health.admitted();
+        let mut presence = Some(presence);
         let mut deliveries = Vec::new();
         // Cancel safety: a read is dropped where the source says that it may be, or where the source is given up with it.
         let read = tokio::select! {
@@ -202,8 +204,8 @@ async fn read_on(
             read = reader.source.receive(claim.max(), &mut deliveries) => read,
             () = lane.phase.drain_begins(), if reader.cancel_safe => return End::Drain,
             () = lane.phase.drain_is_over() => return End::Hung,
-            // Else an idle read would keep a suspect waiting for as long as it lasts.
             () = lane.solitude.is_asked_for(), if reader.cancel_safe => continue,
+            never = make_way(lane, &mut presence), if !reader.cancel_safe => match never {},
             // The source bounds its reads, so this is one that will not come back.
             () = tokio::time::sleep(lane.stall_after) => {
                 lane.observers.on_event(&Event::Stalled { queue: &lane.queue, lane: lane.index, silent: lane.stall_after });
@@ -243,9 +245,31 @@ async fn read_on(
             )
             .await;
         } else {
-            let hold = reader.session.hold(&deliveries, Some(presence));
+            let has_left = presence.is_none();
+            let hold = reader.session.hold(&deliveries, presence);
+            if has_left {
+                come_back(lane, &hold).await;
+            }
             place.send(Fetched { deliveries, hold });
         }
+    }
+}
+
+/// Leaves the room to a suspect that asks for it, if the read is not over soon: an idle one would keep the suspect, and
+/// with it every other fetch of this process, waiting for as long as it lasts.
+async fn make_way(lane: &Lane, presence: &mut Option<OwnedRwLockReadGuard<()>>) -> Infallible {
+    lane.solitude.is_asked_for().await;
+    tokio::time::sleep(ALMOST_DONE).await;
+    *presence = None;
+    std::future::pending().await
+}
+
+/// What a read has brought that had left the room is held, and renewed, and does not begin beside a suspect.
+async fn come_back(lane: &Lane, hold: &Hold) {
+    lane.health.waits_for(WaitReason::Suspect);
+    let presence = lane.phase.until_drain(lane.solitude.presence());
+    if let Some(presence) = waiting(lane, presence).await {
+        hold.enter(presence);
     }
 }
 
@@ -330,7 +354,7 @@ async fn run_alone(
     }
     if alone.is_none() {
         // It stands at the head of the queue again, and would be refused again.
-        let free = tokio::time::timeout(RETURN, lane.solitude.is_free());
+        let free = tokio::time::timeout(RETURN, lane.solitude.is_left());
         lane.phase.until_drain(free).await;
     }
 }
@@ -366,6 +390,8 @@ impl SizeEstimate {
 
 /// The size of the first fetch of a subscription.
 const CAUTIOUS: usize = 16;
+/// How long a read may go on beside a suspect that asks for the room: one that brings something is over by then.
+const ALMOST_DONE: Duration = Duration::from_millis(20);
 /// How long a lane that had to hand a suspect back waits for the other suspect, at most, before it looks again.
 const RETURN: Duration = Duration::from_secs(5);
 /// How long an at-most-once source may take to end and say what is left.

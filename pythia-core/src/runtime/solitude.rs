@@ -7,11 +7,18 @@ use std::time::Duration;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 
 /// Shared by all lanes of a runner. Every fetched batch holds its presence until it is settled, and every read until it
-/// is back; a suspect waits until nobody is present, and keeps others out while it runs.
+/// is back, or has to make way; a suspect waits until nobody is present, and keeps others out while it runs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Solitude {
     room: Arc<RwLock<()>>,
-    suspect: watch::Sender<Suspect>,
+    state: watch::Sender<State>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    suspect: Suspect,
+    /// How many suspects have left, so that who waits for one to leave notices, even if the next one is there at once.
+    left: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,12 +39,14 @@ impl Solitude {
 
     /// Waits until a suspect asks for the room: who is present without need leaves. Cancel safe.
     pub(super) async fn is_asked_for(&self) {
-        self.becomes(Suspect::Waits).await;
+        self.until(|state| state.suspect == Suspect::Waits).await;
     }
 
-    /// Waits until no suspect waits or runs. Cancel safe.
-    pub(super) async fn is_free(&self) {
-        self.becomes(Suspect::None).await;
+    /// Waits until the suspect that waits or runs has left, if there is one. Cancel safe.
+    pub(super) async fn is_left(&self) {
+        let left = self.state.borrow().left;
+        self.until(|state| state.suspect == Suspect::None || state.left != left)
+            .await;
     }
 
     /// Has the room to oneself. `None`, at once, if another suspect waits or runs: the caller hands its own back, because
@@ -46,28 +55,29 @@ impl Solitude {
     /// Waits at most five seconds for the others to finish: a job of hours must not keep a suspect, and with it every
     /// fetch of this process, for hours. Cancel safe.
     pub(super) async fn alone(&self) -> Option<Alone> {
-        let is_first = self.suspect.send_if_modified(|suspect| {
-            let is_first = *suspect == Suspect::None;
+        let is_first = self.state.send_if_modified(|state| {
+            let is_first = state.suspect == Suspect::None;
             if is_first {
-                *suspect = Suspect::Waits;
+                state.suspect = Suspect::Waits;
             }
             is_first
         });
         if !is_first {
             return None;
         }
-        let place = Place(self.suspect.clone());
+        let place = Place(self.state.clone());
         let room = tokio::time::timeout(PATIENCE, Arc::clone(&self.room).write_owned()).await;
-        self.suspect.send_replace(Suspect::Runs);
+        self.state
+            .send_modify(|state| state.suspect = Suspect::Runs);
         Some(Alone {
             _room: room.ok(),
             _place: place,
         })
     }
 
-    async fn becomes(&self, wanted: Suspect) {
-        let mut suspect = self.suspect.subscribe();
-        if suspect.wait_for(|&now| now == wanted).await.is_err() {
+    async fn until(&self, wanted: impl Fn(&State) -> bool) {
+        let mut state = self.state.subscribe();
+        if state.wait_for(wanted).await.is_err() {
             unreachable!("the sender is borrowed with self");
         }
     }
@@ -82,11 +92,14 @@ pub(super) struct Alone {
 
 /// The place of the one suspect.
 #[derive(Debug)]
-struct Place(watch::Sender<Suspect>);
+struct Place(watch::Sender<State>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.send_replace(Suspect::None);
+        self.0.send_modify(|state| {
+            state.suspect = Suspect::None;
+            state.left += 1;
+        });
     }
 }
 
@@ -130,11 +143,11 @@ mod tests {
     async fn those_who_are_present_without_need_learn_that_a_suspect_waits() {
         let solitude = Solitude::default();
         assert!(solitude.is_asked_for().now_or_never().is_none());
-        solitude.is_free().await;
+        solitude.is_left().await;
         let presence = solitude.presence().await;
         let waiting = async {
             let alone = solitude.alone().await;
-            assert!(solitude.is_free().now_or_never().is_none());
+            assert!(solitude.is_left().now_or_never().is_none());
             drop(alone);
         };
         let leaving = async {
@@ -142,7 +155,18 @@ mod tests {
             drop(presence);
         };
         tokio::join!(waiting, leaving);
-        solitude.is_free().await;
+        solitude.is_left().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_suspect_to_leave_does_not_wait_for_the_next() {
+        let solitude = Solitude::default();
+        let first = solitude.alone().await;
+        let mut waiting = std::pin::pin!(solitude.is_left());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(first);
+        let _next = solitude.alone().await.expect("the first has left");
+        waiting.now_or_never().expect("the first has left");
     }
 
     #[tokio::test(start_paused = true)]

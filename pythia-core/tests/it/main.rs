@@ -15,4 +15,5 @@ mod runtime;
 mod sampling;
 mod settings;
 mod signals;
+mod suspects;
 mod test_worker;

@@ -80,12 +80,7 @@ impl StreamSource {
             self.after_suspect = true;
             return Ok(vec![suspect]);
         }
-        // While another lane works through suspects, each of them waits until this one reads no longer.
-        let wait = match self.lane.queue.suspects.may_wait() {
-            true => SHORT_WAIT,
-            false => WAIT,
-        };
-        self.read_batch(max, Some(wait)).await
+        self.read_batch(max, Some(WAIT)).await
     }
 
     async fn read_batch(
@@ -334,6 +329,5 @@ enum From {
 const BATCH: [Place; 2] = [Place::Retry, Place::Stream];
 /// How long a read waits for the first message.
 const WAIT: Duration = Duration::from_secs(1);
-const SHORT_WAIT: Duration = Duration::from_millis(50);
 /// Entries in one answer at most, whatever is asked for.
 const MAX_COUNT: usize = 1_000;

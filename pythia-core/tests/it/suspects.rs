@@ -1,0 +1,225 @@
+//! Suspects run alone in the whole process, and reads that have nothing to bring do not hold them up.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pythia_core::admin::Admin;
+use pythia_core::broker::{
+    Broker, Endpoint, Guarantee, Maintained, Published, Settled, Settler, Source, Subscription,
+};
+use pythia_core::observe::Observer;
+use pythia_core::settlement::Settlement;
+use pythia_core::store::KvStore;
+use pythia_core::{
+    BrokerError, Delivery, Job, MemoryBroker, Message, QueueName, Receipt, Route, Runner,
+    WorkError, worker_fn_with,
+};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+/// Which message began and ended when.
+type Times = Arc<Mutex<Vec<(u64, Instant, Instant)>>>;
+
+type State = (Duration, Times);
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A broker whose reads take a second if there is nothing, and must not be dropped: as Redis' do.
+#[derive(Clone, Debug)]
+struct Blocking {
+    plain: MemoryBroker,
+    suspects: Arc<Mutex<VecDeque<Delivery>>>,
+    /// What the first read of the other queue brings, and after how long.
+    late: Arc<Mutex<Option<(Duration, Delivery)>>>,
+    settled: Arc<Mutex<usize>>,
+}
+
+impl Blocking {
+    fn new(suspects: u64, late: Option<Duration>) -> Self {
+        let suspects = (0..suspects).map(|number| {
+            let mut suspect = delivery(number);
+            suspect.alone = true;
+            suspect.crashes = 2;
+            suspect
+        });
+        Self {
+            plain: MemoryBroker::new(),
+            suspects: Arc::new(Mutex::new(suspects.collect())),
+            late: Arc::new(Mutex::new(late.map(|after| (after, delivery(99))))),
+            settled: Arc::default(),
+        }
+    }
+
+    /// Works everything off, each message for so long; answers when each began and ended.
+    async fn run(&self, all: usize, takes: Duration) -> Vec<(u64, Instant, Instant)> {
+        let times = Times::default();
+        let route = |queue: &str| {
+            let times = Arc::clone(&times);
+            let worker = worker_fn_with(
+                (takes, times),
+                async |(takes, times): &State, job: &Job<u64>| {
+                    let begun = Instant::now();
+                    sleep(*takes).await;
+                    let mut times = times.lock().unwrap();
+                    times.push((job.input, begun, Instant::now()));
+                    Ok::<_, WorkError>(())
+                },
+            );
+            Route::new(queue, worker).lanes(1)
+        };
+        let runner = Runner::builder()
+            .route(self, route("suspects"))
+            .route(self, route("idle"))
+            .build()
+            .unwrap();
+        let done = async {
+            while *self.settled.lock().unwrap() < all {
+                sleep(MS).await;
+            }
+        };
+        runner.run_until(done).await.unwrap();
+        let mut times = times.lock().unwrap();
+        std::mem::take(&mut times)
+    }
+}
+
+fn delivery(number: u64) -> Delivery {
+    Delivery::new(
+        number.to_string(),
+        number.to_string(),
+        Receipt(number.into()),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_reads_do_not_hold_up_suspects() {
+    let started = Instant::now();
+    let times = Blocking::new(50, None).run(50, 10 * MS).await;
+    let last = times.iter().map(|(.., ended)| *ended).max().unwrap();
+    let took = last.saturating_duration_since(started);
+    assert!(took < 50 * 11 * MS + 200 * MS, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_read_brings_while_a_suspect_runs_does_not_begin_beside_it() {
+    for after in [5 * MS, 15 * MS, 100 * MS, 400 * MS] {
+        let times = Blocking::new(1, Some(after)).run(2, 500 * MS).await;
+        let of = |wanted| *times.iter().find(|(number, ..)| *number == wanted).unwrap();
+        let ((_, begun, ended), (_, late_begun, late_ended)) = (of(0), of(99));
+        assert!(
+            late_ended <= begun || ended <= late_begun,
+            "read after {after:?}: {begun:?} to {ended:?}, and {late_begun:?} to {late_ended:?}"
+        );
+    }
+}
+
+#[async_trait]
+impl Broker for Blocking {
+    fn endpoint(&self) -> Endpoint {
+        self.plain.endpoint()
+    }
+
+    fn identity(&self) -> usize {
+        self.plain.identity()
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        self.plain.guarantee()
+    }
+
+    async fn subscribe(&self, queue: &QueueName) -> Result<Subscription, BrokerError> {
+        Ok(Subscription {
+            source: Box::new(BlockingSource {
+                broker: self.clone(),
+                of_suspects: queue.as_str() == "suspects",
+            }),
+            settler: Arc::new(self.clone()),
+            lease: None,
+            cancel_safe: false,
+        })
+    }
+
+    async fn publish(
+        &self,
+        queue: &QueueName,
+        batch: Vec<Message>,
+    ) -> Result<Vec<Published>, BrokerError> {
+        self.plain.publish(queue, batch).await
+    }
+
+    async fn maintain(&self, queue: &QueueName, most: u32) -> Result<Maintained, BrokerError> {
+        self.plain.maintain(queue, most).await
+    }
+
+    fn due_earlier(&self, queue: &QueueName) -> Arc<Notify> {
+        self.plain.due_earlier(queue)
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn attach(&self, observer: Arc<dyn Observer>) {
+        self.plain.attach(observer);
+    }
+
+    fn is_fan_out(&self) -> bool {
+        false
+    }
+
+    fn admin(&self) -> Option<&dyn Admin> {
+        None
+    }
+
+    fn store(&self) -> Option<Arc<dyn KvStore>> {
+        None
+    }
+}
+
+#[derive(Debug)]
+struct BlockingSource {
+    broker: Blocking,
+    of_suspects: bool,
+}
+
+#[async_trait]
+impl Source for BlockingSource {
+    async fn receive(&mut self, _: usize, into: &mut Vec<Delivery>) -> Result<(), BrokerError> {
+        if self.of_suspects {
+            // The other read is under way by then.
+            sleep(MS).await;
+            let suspect = self.broker.suspects.lock().unwrap().pop_front();
+            if let Some(suspect) = suspect {
+                into.push(suspect);
+                return Ok(());
+            }
+        } else {
+            let late = self.broker.late.lock().unwrap().take();
+            if let Some((after, delivery)) = late {
+                sleep(after).await;
+                into.push(delivery);
+                return Ok(());
+            }
+        }
+        sleep(1_000 * MS).await;
+        Ok(())
+    }
+
+    async fn close(&mut self, _: &mut Vec<Delivery>) -> Result<(), BrokerError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Settler for Blocking {
+    async fn settle(&self, batch: &[Settlement]) -> Result<Settled, BrokerError> {
+        *self.settled.lock().unwrap() += batch.len();
+        Ok(Settled::default())
+    }
+
+    async fn extend(&self, _: &[Receipt]) -> Result<Vec<Receipt>, BrokerError> {
+        Ok(Vec::new())
+    }
+}

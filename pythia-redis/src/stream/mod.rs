@@ -120,7 +120,7 @@ impl StreamBroker {
             redis: Redis::new((*config).clone())?,
             checkup: Checkup::default(),
             config,
-            worker: format!("{}-{:08x}", std::process::id(), rand::random::<u32>()),
+            worker: format!("{}-{:016x}", std::process::id(), rand::random::<u64>()),
             lanes: AtomicU64::new(0),
             queues: Mutex::default(),
         })))

@@ -29,6 +29,7 @@ pub(super) struct Launch {
     /// What stands before all settings on the command line.
     pub(super) first: &'static [&'static str],
     pub(super) settings: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
     /// Names and contents of the files that it must find in its folder when it starts for the first time.
     pub(super) files: Vec<(&'static str, String)>,
     /// With these it listens for TLS instead of plain TCP. A replica shares its primary's.
@@ -47,6 +48,19 @@ impl RedisServer {
     pub async fn start_with(settings: &[&str]) -> Self {
         Self::launch(Launch {
             settings: settings.iter().map(ToString::to_string).collect(),
+            ..Launch::default()
+        })
+        .await
+    }
+
+    /// The same with variables in the environment of the process; `LD_PRELOAD`, for example, gives it another clock.
+    pub async fn start_within(environment: &[(&str, String)], settings: &[&str]) -> Self {
+        let environment = environment.iter();
+        Self::launch(Launch {
+            settings: settings.iter().map(ToString::to_string).collect(),
+            environment: environment
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
             ..Launch::default()
         })
         .await
@@ -251,6 +265,12 @@ impl RedisServer {
         };
         command
             .args(&self.launch.settings)
+            .envs(
+                self.launch
+                    .environment
+                    .iter()
+                    .map(|(name, value)| (name, value)),
+            )
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         let log = std::fs::File::create(self.log_path()).expect("the server's folder is writable");

@@ -28,6 +28,8 @@ pub(crate) struct Cell {
     pub(crate) allowed: Allowed,
     /// Nothing may be done twice, whatever the reason.
     pub(crate) once: bool,
+    /// Messages of every mode are done while the fault lasts.
+    pub(crate) progress: bool,
     /// How long it may take until all is as before.
     pub(crate) limit: Option<Duration>,
     /// Whether it is one of the short deterministic subset.
@@ -47,8 +49,9 @@ impl Cell {
             setup: Setup::ALL,
             rate: RATE,
             script,
-            allowed: NOTHING,
+            allowed: Allowed::NOTHING,
             once: false,
+            progress: false,
             limit: None,
             quick: false,
             needs: || Ok(()),
@@ -65,6 +68,13 @@ impl Cell {
     const fn within(self, limit: Duration) -> Self {
         Self {
             limit: Some(limit),
+            ..self
+        }
+    }
+
+    const fn progressing(self) -> Self {
+        Self {
+            progress: true,
             ..self
         }
     }
@@ -95,19 +105,11 @@ pub(crate) fn all() -> Vec<Cell> {
     .concat()
 }
 
-const NOTHING: Allowed = Allowed {
-    redis_forgets: false,
-    answers_are_lost: false,
-    fleeting_is_lost: false,
-    order_is_broken: false,
-    delays_are_short: false,
-    leases_are_lost: false,
-};
 /// Processes die: what they had taken from at-most-once queues is lost, and the one that kept the order is not spared.
 const DEATHS: Allowed = Allowed {
     fleeting_is_lost: true,
     order_is_broken: true,
-    ..NOTHING
+    ..Allowed::NOTHING
 };
 /// Processes are stopped: their leases end, and by the time that they go on, their calls have run out of time.
 const STOPS: Allowed = Allowed {
@@ -120,7 +122,7 @@ const LOST_ANSWERS: Allowed = Allowed {
     answers_are_lost: true,
     fleeting_is_lost: true,
     leases_are_lost: true,
-    ..NOTHING
+    ..Allowed::NOTHING
 };
 /// Redis is away: who lives keeps its work, however long it takes.
 const OUTAGE: Allowed = Allowed {
@@ -128,14 +130,19 @@ const OUTAGE: Allowed = Allowed {
     ..LOST_ANSWERS
 };
 const FORGETS: Allowed = Allowed {
+    messages_are_lost: true,
+    ..FORGETS_SETTLES
+};
+/// What was settled comes again, and nothing is lost.
+const FORGETS_SETTLES: Allowed = Allowed {
     redis_forgets: true,
     fleeting_is_lost: true,
     order_is_broken: true,
     leases_are_lost: true,
-    ..NOTHING
+    ..Allowed::NOTHING
 };
 
-const RATE: u64 = 1_500;
+const RATE: u64 = 1_800;
 /// What a dead process held is in other hands.
 const AFTER_DEATH: Duration = LEASE.saturating_add(Duration::from_secs(2));
 const AFTER_CUT: Duration = Duration::from_secs(3);

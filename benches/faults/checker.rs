@@ -22,11 +22,13 @@ pub(crate) struct History {
     pub(crate) records: Vec<Record>,
 }
 
-/// What a fault takes from the promises. Default: nothing.
-#[derive(Clone, Copy, Debug, Default)]
+/// What a fault takes from the promises.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowed {
-    /// Redis itself loses what it had confirmed: publishing and settling too.
+    /// Redis itself forgets what it had confirmed, such as that a message was settled.
     pub(crate) redis_forgets: bool,
+    /// Redis itself loses messages that it had confirmed.
+    pub(crate) messages_are_lost: bool,
     /// Answers are lost on the way: who asked was handed messages that it never saw.
     pub(crate) answers_are_lost: bool,
     /// A process dies with messages of at-most-once queues in hand, or an answer with such messages is lost.
@@ -39,6 +41,19 @@ pub(crate) struct Allowed {
     pub(crate) leases_are_lost: bool,
 }
 
+impl Allowed {
+    /// Every promise is kept.
+    pub(crate) const NOTHING: Self = Self {
+        redis_forgets: false,
+        messages_are_lost: false,
+        answers_are_lost: false,
+        fleeting_is_lost: false,
+        order_is_broken: false,
+        delays_are_short: false,
+        leases_are_lost: false,
+    };
+}
+
 /// What the histories say.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
@@ -49,6 +64,8 @@ pub(crate) struct Findings {
     pub(crate) stale: u64,
     /// Why messages were processed more than once.
     pub(crate) causes: BTreeMap<&'static str, u64>,
+    /// How many messages were done while faults lasted.
+    pub(crate) meanwhile: BTreeMap<Group, u64>,
     /// From the end of the fault, or the death of the process that held it, until the last message that it had delayed was
     /// done.
     pub(crate) recovery: Duration,
@@ -104,6 +121,7 @@ pub(crate) fn check(histories: &[History], allowed: Allowed) -> Findings {
     story.check_news(&mut findings);
     story.check_idle(&mut findings);
     story.measure_recovery(&mut findings);
+    story.count_progress(&mut findings);
     findings
 }
 
@@ -180,7 +198,7 @@ pub(crate) const fn mode(group: Group, kind: Kind) -> &'static str {
         (Group::Ordered, _) => "list, in order",
         (_, Kind::Delayed) => "delayed",
         (_, Kind::Retry) => "retried",
-        (_, Kind::Dead | Kind::Poison) => "dead letters",
+        (_, Kind::Dead | Kind::Poison | Kind::Unreadable) => "dead letters",
         (Group::List, _) => "list",
         (Group::Stream, _) => "stream",
         (Group::Second, _) => "stream, second group",
@@ -369,6 +387,21 @@ impl<'a> Story<'a> {
             }
         }
         findings.recovery = findings.recovery.max(Duration::from_micros(recovery));
+    }
+
+    /// What was begun before a fault is no progress under it.
+    fn count_progress(&self, findings: &mut Findings) {
+        let faults: Vec<_> = self.begins.iter().zip(&self.ends).collect();
+        for ((group, _), life) in self.lives.iter() {
+            let done = life.done.iter().filter(|end| {
+                let delivery = end.delivery.map(|at| &life.deliveries[at]);
+                delivery.is_some_and(|delivery| {
+                    let mut faults = faults.iter();
+                    faults.any(|(begin, end_of)| delivery.at > **begin && end.at < **end_of)
+                })
+            });
+            *findings.meanwhile.entry(*group).or_default() += done.count() as u64;
+        }
     }
 
     fn was_killed(&self, owner: Owner) -> bool {

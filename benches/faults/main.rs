@@ -14,6 +14,7 @@
 
 mod cells;
 mod checker;
+mod clock;
 mod death;
 mod fleet;
 mod history;

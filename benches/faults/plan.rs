@@ -79,6 +79,8 @@ pub(crate) enum Kind {
     Dead,
     /// It kills its process, every time, and is to be a dead letter.
     Poison,
+    /// Its worker can't read it: it is to be a dead letter, without an attempt.
+    Unreadable,
     /// It takes several leases.
     Slow,
     /// Its first attempt takes for ever.
@@ -86,12 +88,13 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Plain,
         Self::Delayed,
         Self::Retry,
         Self::Dead,
         Self::Poison,
+        Self::Unreadable,
         Self::Slow,
         Self::Stuck,
     ];
@@ -103,6 +106,7 @@ impl Kind {
             Self::Retry => "retry",
             Self::Dead => "dead",
             Self::Poison => "poison",
+            Self::Unreadable => "unreadable",
             Self::Slow => "slow",
             Self::Stuck => "stuck",
         }
@@ -114,7 +118,7 @@ impl Kind {
 
     /// Whether it is to end among the dead letters.
     pub(crate) const fn is_to_die(self) -> bool {
-        matches!(self, Self::Dead | Self::Poison)
+        matches!(self, Self::Dead | Self::Poison | Self::Unreadable)
     }
 }
 
@@ -126,3 +130,23 @@ pub(crate) struct Task {
     /// How long it takes.
     pub(crate) takes_ms: u64,
 }
+
+impl Task {
+    pub(crate) fn body(&self) -> Vec<u8> {
+        match self.kind {
+            Kind::Unreadable => [&self.number.to_be_bytes()[..], NO_JSON].concat(),
+            _ => serde_json::to_vec(self).expect("a task is JSON"),
+        }
+    }
+}
+
+/// The number of the message with this body, whether or not its worker can read it.
+pub(crate) fn number_in(body: &[u8]) -> Option<Number> {
+    if let Some(number) = body.strip_suffix(NO_JSON) {
+        return Some(Number::from_be_bytes(number.try_into().ok()?));
+    }
+    let task: Task = serde_json::from_slice(body).ok()?;
+    Some(task.number)
+}
+
+const NO_JSON: &[u8] = b"\xff\0{";

@@ -146,7 +146,7 @@ impl Steady {
 
 /// A message that is ready at once, or after a delay.
 pub(crate) fn message(task: &Task, delay: Duration) -> Message {
-    let message = Message::new(serde_json::to_vec(task).expect("a task is JSON"));
+    let message = Message::new(task.body());
     match delay.is_zero() {
         true => message,
         false => message.delay(delay),

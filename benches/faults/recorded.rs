@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::death::{Death, Point};
 use crate::history::{Answer, Disposition, Journal, Received, Record, now};
-use crate::plan::{Group, Number, Task};
+use crate::plan::{Group, number_in};
 
 /// A broker and what is written down of it.
 #[derive(Clone, Debug)]
@@ -184,7 +184,7 @@ impl Lane {
         }
         let deliveries = deliveries.iter().filter_map(|delivery| {
             Some(Received {
-                number: number_in(delivery)?,
+                number: number_in(delivery.payload.as_bytes()?)?,
                 receipt: delivery.receipt.0,
                 failures: delivery.failures,
                 crashes: delivery.crashes,
@@ -198,11 +198,6 @@ impl Lane {
         });
         self.notes.death.at(Point::AfterFetch);
     }
-}
-
-fn number_in(delivery: &Delivery) -> Option<Number> {
-    let task: Task = serde_json::from_slice(delivery.payload.as_bytes()?).ok()?;
-    Some(task.number)
 }
 
 #[derive(Debug)]

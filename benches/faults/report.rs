@@ -199,13 +199,17 @@ fn details(findings: &Findings, remark: Option<&str>) -> Vec<String> {
     details
 }
 
-fn server_version() -> String {
+/// What the redis-server of the runs says of itself.
+pub(crate) fn said_by_server() -> String {
     let program =
         std::env::var("PYTHIA_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
     let said = Command::new(program).arg("--version").output();
-    let said = said
-        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-        .unwrap_or_default();
+    said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default()
+}
+
+fn server_version() -> String {
+    let said = said_by_server();
     let name = if said.contains("Valkey") {
         "Valkey"
     } else {

@@ -76,6 +76,12 @@ async fn one(cell: &Cell, args: &Run) -> io::Result<Row> {
             findings.causes
         ));
     }
+    if cell.progress {
+        let groups = cell.setup.groups.iter();
+        let stuck =
+            groups.filter(|group| findings.meanwhile.get(group).is_none_or(|done| *done == 0));
+        wrong.extend(stuck.map(|group| format!("no progress meanwhile: {}", group.name())));
+    }
     if let Some(limit) = cell.limit.filter(|limit| findings.recovery > *limit) {
         wrong.push(format!(
             "recovered after {:.1?}, not within {limit:?}",

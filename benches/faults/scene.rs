@@ -12,9 +12,10 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
+use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::history::{Journal, Record, now};
-use crate::plan::Group;
+use crate::plan::{Group, number_in};
 use crate::proxy::Proxy;
 use crate::publisher::{Publisher, Steady};
 
@@ -31,6 +32,8 @@ pub(crate) struct Scene {
     pub(crate) folder: PathBuf,
     /// What the fault has to say of itself, for the table.
     pub(crate) remark: Option<String>,
+    /// The server's own clock, where it has one.
+    pub(crate) clock: Option<Clock>,
     journal: Arc<Journal>,
     steady: Option<Steady>,
 }
@@ -54,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) groups: &'static [Group],
     pub(crate) processes: usize,
     pub(crate) max_attempts: u32,
+    /// A single server goes by a clock that can be set.
+    pub(crate) own_clock: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,13 +78,18 @@ impl Setup {
         processes: 3,
         // More than there are deaths in any run.
         max_attempts: 30,
+        own_clock: false,
     };
 }
 
 impl Redis {
-    async fn start(setup: Setup) -> Self {
+    async fn start(setup: Setup, clock: Option<&Clock>) -> Self {
         match setup.topology {
-            Topology::Single => Self::Single(RedisServer::start_with(setup.server).await),
+            Topology::Single => {
+                let environment = clock.map(Clock::environment);
+                let environment = environment.as_ref().map_or(&[][..], |variables| variables);
+                Self::Single(RedisServer::start_within(environment, setup.server).await)
+            }
             Topology::Sentinels => Self::Sentinels(Sentinels::start_with(setup.server, &[]).await),
             Topology::Cluster => Self::Cluster(Cluster::start_with(setup.server).await),
         }
@@ -111,7 +121,8 @@ impl Scene {
         seed: u64,
         rate: u64,
     ) -> io::Result<Self> {
-        let redis = Redis::start(setup).await;
+        let clock = setup.own_clock.then(|| Clock::new(folder)).transpose()?;
+        let redis = Redis::start(setup, clock.as_ref()).await;
         let proxy = match &redis {
             Redis::Single(server) => Some(Proxy::to(server.port()).await?),
             Redis::Sentinels(_) | Redis::Cluster(_) => None,
@@ -144,6 +155,7 @@ impl Scene {
             rng: StdRng::seed_from_u64(seed),
             folder: folder.to_owned(),
             remark: None,
+            clock,
             journal,
             steady: None,
         };
@@ -295,16 +307,11 @@ impl Scene {
                     .await
                     .map_err(io::Error::other)?;
                 for letter in &letters {
-                    let body = letter
-                        .delivery
-                        .payload
-                        .as_bytes()
-                        .map_or(&[][..], |body| body);
-                    let task: crate::plan::Task = serde_json::from_slice(body)?;
-                    self.journal.write(&Record::Dead {
-                        group,
-                        number: task.number,
-                    });
+                    let body = letter.delivery.payload.as_bytes();
+                    let number = body.and_then(|body| number_in(body)).ok_or_else(|| {
+                        io::Error::other(format!("a dead letter is no message of ours: {letter:?}"))
+                    })?;
+                    self.journal.write(&Record::Dead { group, number });
                 }
                 if letters.len() < PAGE {
                     break;

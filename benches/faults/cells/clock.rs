@@ -1,61 +1,79 @@
 //! What happens to clocks. Every lease and every due time is by Redis' clock, so a worker's own may be anything.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use super::Cell;
-use crate::scene::Scene;
+use crate::checker::Allowed;
+use crate::clock::{Clock, is_here};
+use crate::report;
+use crate::scene::{Scene, Setup};
 
-pub(super) const CELLS: [Cell; 1] = [Cell {
-    needs: faketime_is_here,
-    ..Cell::new(
-        "clock of a worker",
-        "a worker's wall clock jumps by an hour, forth and back",
-        |scene| Box::pin(jump(scene)),
-    )
-}
-.once()];
+pub(super) const CELLS: [Cell; 2] = [
+    Cell {
+        needs: is_here,
+        ..Cell::new(
+            "clock of a worker",
+            "a worker's wall clock jumps by an hour, forth and back",
+            |scene| Box::pin(jump(scene)),
+        )
+    }
+    .once(),
+    Cell {
+        needs: server_takes_it,
+        ..Cell::new(
+            "clock of Redis",
+            "the server's wall clock jumps an hour ahead, then 10 s back",
+            |scene| Box::pin(jump_of_server(scene)),
+        )
+    }
+    .on(Setup {
+        own_clock: true,
+        ..Setup::ALL
+    })
+    .allowing(Allowed {
+        delays_are_short: true,
+        ..Allowed::NOTHING
+    })
+    .once(),
+];
 
 async fn jump(scene: &mut Scene) -> io::Result<()> {
-    let library = faketime().ok_or_else(|| io::Error::other("libfaketime is not installed"))?;
-    let offset = scene.folder.join("clock");
-    std::fs::write(&offset, "+0")?;
+    let clock = Clock::new(&scene.folder)?;
     scene.fleet.terminate(0).await?;
-    for (name, value) in [
-        ("LD_PRELOAD", library.to_string_lossy()),
-        ("FAKETIME_TIMESTAMP_FILE", offset.to_string_lossy()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-        ("FAKETIME_NO_CACHE", "1".into()),
-    ] {
+    for (name, value) in clock.environment() {
         scene.fleet.environment(0, name, &value);
     }
     scene.fleet.start(0, None)?;
-    sleep(Duration::from_secs(2)).await;
-    for jump in ["+3600", "-3600", "+0"] {
+    sleep(BETWEEN).await;
+    set(scene, &clock, &[3_600, -3_600, 0]).await
+}
+
+/// What is delayed when the clock goes back waits for so much longer: by an hour would be too long for a run.
+async fn jump_of_server(scene: &mut Scene) -> io::Result<()> {
+    let clock = scene.clock.take();
+    let clock = clock.ok_or_else(|| io::Error::other("the server has the system's clock"))?;
+    set(scene, &clock, &[3_600, 3_590]).await
+}
+
+async fn set(scene: &Scene, clock: &Clock, times: &[i64]) -> io::Result<()> {
+    for seconds in times {
         scene.fault(true);
-        std::fs::write(&offset, jump)?;
-        sleep(Duration::from_secs(3)).await;
+        clock.set(*seconds)?;
+        sleep(BETWEEN).await;
         scene.fault(false);
     }
     Ok(())
 }
 
-fn faketime_is_here() -> Result<(), &'static str> {
-    faketime().map(drop).ok_or("libfaketime is not here: apt-get install libfaketime, or name libfaketimeMT.so.1 in FAKETIME_LIBRARY")
+fn server_takes_it() -> Result<(), &'static str> {
+    is_here()?;
+    match report::said_by_server().contains("malloc=libc") {
+        true => Ok(()),
+        false => Err("libfaketime needs a redis-server that was built with MALLOC=libc"),
+    }
 }
 
-/// The library that gives a process another wall clock.
-fn faketime() -> Option<PathBuf> {
-    let named = std::env::var_os("FAKETIME_LIBRARY").map(PathBuf::from);
-    let usual = [
-        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-        "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-        "/usr/lib64/faketime/libfaketimeMT.so.1",
-        "/usr/lib/faketime/libfaketimeMT.so.1",
-    ];
-    let paths = named.into_iter().chain(usual.map(PathBuf::from));
-    paths.into_iter().find(|path| path.exists())
-}
+const BETWEEN: Duration = Duration::from_secs(3);

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::{AFTER_CUT, AFTER_SILENCE, Cell, LOST_ANSWERS};
 use crate::scene::{LEASE, Scene};
 
-pub(super) const CELLS: [Cell; 7] = [
+pub(super) const CELLS: [Cell; 8] = [
     Cell::new("cut connections", "all connections end, 5 times", |scene| {
         Box::pin(cuts(scene))
     })
@@ -20,6 +20,13 @@ pub(super) const CELLS: [Cell; 7] = [
         "CLIENT KILL",
         "Redis ends all connections, 5 times",
         |scene| Box::pin(client_kill(scene)),
+    )
+    .allowing(LOST_ANSWERS)
+    .within(AFTER_CUT),
+    Cell::new(
+        "CLIENT KILL, one by one",
+        "Redis ends a connection at random, 40 times",
+        |scene| Box::pin(client_kill_one(scene)),
     )
     .allowing(LOST_ANSWERS)
     .within(AFTER_CUT),
@@ -43,13 +50,15 @@ pub(super) const CELLS: [Cell; 7] = [
         "200 ms more for each round trip, for 8 s",
         |scene| Box::pin(latency(scene)),
     )
-    .allowing(LOST_ANSWERS),
+    .allowing(LOST_ANSWERS)
+    .progressing(),
     Cell::new(
         "slow link",
-        "1 KB/s for each connection and direction, for 10 s",
+        "1 KB/s for each connection and direction, for 20 s",
         |scene| Box::pin(slow_link(scene)),
     )
-    .allowing(LOST_ANSWERS),
+    .allowing(LOST_ANSWERS)
+    .progressing(),
     Cell::new(
         "lost answers",
         "one answer in 40 is lost, and its connection with it, for 8 s",
@@ -86,6 +95,25 @@ async fn client_kill(scene: &mut Scene) -> io::Result<()> {
     Ok(())
 }
 
+async fn client_kill_one(scene: &mut Scene) -> io::Result<()> {
+    for _ in 0..40 {
+        sleep(Duration::from_millis(scene.rng.random_range(50..300))).await;
+        let clients = scene.redis.server().cli(&["CLIENT", "LIST"]).await;
+        let ids = clients.lines().filter_map(|line| line.strip_prefix("id="));
+        let ids: Vec<_> = ids.filter_map(|line| line.split(' ').next()).collect();
+        let victim = ids[scene.rng.random_range(0..ids.len())];
+        scene.fault(true);
+        // It may be the one that asked for the list, which is gone by itself.
+        scene
+            .redis
+            .server()
+            .cli(&["CLIENT", "KILL", "ID", victim])
+            .await;
+        scene.fault(false);
+    }
+    Ok(())
+}
+
 async fn half_open(scene: &mut Scene) -> io::Result<()> {
     for _ in 0..2 {
         scene.fault(true);
@@ -117,7 +145,7 @@ async fn latency(scene: &mut Scene) -> io::Result<()> {
 async fn slow_link(scene: &mut Scene) -> io::Result<()> {
     scene.fault(true);
     scene.proxy().throttle(Some(1_000));
-    sleep(Duration::from_secs(10)).await;
+    sleep(Duration::from_secs(20)).await;
     scene.proxy().throttle(None);
     scene.fault(false);
     Ok(())

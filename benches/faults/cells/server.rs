@@ -6,7 +6,9 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::sleep;
 
-use super::{AFTER_CUT, AFTER_RESTART, Cell, FORGETS, LOST_ANSWERS, OUTAGE};
+use super::{
+    AFTER_CUT, AFTER_RESTART, AFTER_SILENCE, Cell, FORGETS, FORGETS_SETTLES, LOST_ANSWERS, OUTAGE,
+};
 use crate::plan::Group;
 use crate::scene::{LEASE, Scene, Setup};
 
@@ -52,7 +54,7 @@ pub(super) const CELLS: [Cell; 12] = [
         Box::pin(frozen(scene))
     })
     .allowing(OUTAGE)
-    .within(AFTER_SILENCE_OF_SERVER),
+    .within(AFTER_SILENCE),
     Cell::new("FLUSHALL", "everything is deleted, twice", |scene| {
         Box::pin(flushall(scene))
     })
@@ -61,10 +63,10 @@ pub(super) const CELLS: [Cell; 12] = [
     .quick(),
     Cell::new(
         "NOGROUP",
-        "the consumer groups are destroyed, twice",
+        "the consumer groups are destroyed, twice, and made again a little before where they were",
         |scene| Box::pin(no_group(scene)),
     )
-    .allowing(LOST_ANSWERS_AND_ACKS)
+    .allowing(FORGETS_SETTLES)
     .on(STREAMS)
     .within(AFTER_CUT)
     .quick(),
@@ -107,9 +109,6 @@ const STREAMS: Setup = Setup {
     groups: &[Group::Stream, Group::Second],
     ..Setup::ALL
 };
-/// A group that is made again begins a little before where it was.
-const LOST_ANSWERS_AND_ACKS: crate::checker::Allowed = FORGETS;
-const AFTER_SILENCE_OF_SERVER: Duration = super::AFTER_SILENCE;
 
 async fn restarts(scene: &mut Scene, away: Duration) -> io::Result<()> {
     for _ in 0..2 {

@@ -21,7 +21,13 @@ impl Story<'_> {
                 .filter(|group| *group != Group::News)
             {
                 let life = self.lives.get(group, *number).unwrap_or(&nothing);
-                let is_done = self.is_done(group, *number, plan, life);
+                let case = Case {
+                    group,
+                    number: *number,
+                    plan,
+                    life,
+                };
+                let is_done = self.is_done(case);
                 if plan.published.is_some() {
                     findings.mode(group, plan.kind).messages += 1;
                 }
@@ -33,7 +39,7 @@ impl Story<'_> {
                         None => unprocessed.unsure += 1,
                     }
                 } else if plan.published.is_some() && !is_done {
-                    self.lost(findings, group, *number, plan, life);
+                    self.lost(findings, case);
                 }
                 if group == Group::Fleeting && !is_done {
                     let receivers = life.deliveries.iter().map(|one| one.owner);
@@ -41,8 +47,8 @@ impl Story<'_> {
                         *dropped.entry(owner.process).or_default() += 1;
                     }
                 }
-                self.check_repeats(findings, group, *number, plan, life);
-                self.check_end(findings, group, *number, plan, life);
+                self.check_repeats(findings, case);
+                self.check_end(findings, case);
             }
         }
         for (process, unprocessed) in in_memory {
@@ -62,7 +68,13 @@ impl Story<'_> {
         }
     }
 
-    fn is_done(&self, group: Group, number: Number, plan: &Plan, life: &Life) -> bool {
+    fn is_done(&self, case: Case<'_>) -> bool {
+        let Case {
+            group,
+            number,
+            plan,
+            life,
+        } = case;
         match (plan.kind.is_to_die(), group) {
             // The broker in memory is gone when its dead letters could be read.
             (true, Group::Memory | Group::Fleeting) => !life.done.is_empty(),
@@ -71,18 +83,17 @@ impl Story<'_> {
         }
     }
 
-    fn lost(
-        &self,
-        findings: &mut Findings,
-        group: Group,
-        number: Number,
-        plan: &Plan,
-        life: &Life,
-    ) {
+    fn lost(&self, findings: &mut Findings, case: Case<'_>) {
+        let Case {
+            group,
+            number,
+            plan,
+            life,
+        } = case;
         findings.mode(group, plan.kind).lost += 1;
         let allowed = match group {
-            Group::Fleeting => self.allowed.fleeting_is_lost || self.allowed.redis_forgets,
-            _ => self.allowed.redis_forgets,
+            Group::Fleeting => self.allowed.fleeting_is_lost || self.allowed.messages_are_lost,
+            _ => self.allowed.messages_are_lost,
         };
         if !allowed {
             findings.violated("lost", || {
@@ -92,7 +103,7 @@ impl Story<'_> {
         // Nobody died with it: then a connection did, and its owner has to say so.
         let is_told = !self.killed.is_empty() || self.histories.iter().any(History::has_gaps);
         let is_unseen = group == Group::Fleeting && life.deliveries.is_empty();
-        if is_unseen && !is_told && !self.allowed.redis_forgets {
+        if is_unseen && !is_told && !self.allowed.messages_are_lost {
             findings.violated("lost without a gap", || format!("{number}"));
         }
         // Once the fault is over, there is nothing that may lose a message.
@@ -131,14 +142,13 @@ impl Story<'_> {
         }
     }
 
-    fn check_repeats(
-        &self,
-        findings: &mut Findings,
-        group: Group,
-        number: Number,
-        plan: &Plan,
-        life: &Life,
-    ) {
+    fn check_repeats(&self, findings: &mut Findings, case: Case<'_>) {
+        let Case {
+            group,
+            number,
+            plan,
+            life,
+        } = case;
         if !group.is_at_least_once() {
             if life.deliveries.len() > 1 && !self.allowed.redis_forgets {
                 findings.violated("handed out more than once, at most once", || {
@@ -182,14 +192,13 @@ impl Story<'_> {
     }
 
     /// What was done left the broker because it was settled, or a dying process did so and could not write it down.
-    fn check_end(
-        &self,
-        findings: &mut Findings,
-        group: Group,
-        number: Number,
-        plan: &Plan,
-        life: &Life,
-    ) {
+    fn check_end(&self, findings: &mut Findings, case: Case<'_>) {
+        let Case {
+            group,
+            number,
+            plan,
+            life,
+        } = case;
         // What is in memory may go with its process; dead letters are looked for among the dead letters.
         let applies = group.is_at_least_once() && group != Group::Memory && !plan.kind.is_to_die();
         if !applies || life.done.is_empty() || self.allowed.redis_forgets {
@@ -236,6 +245,15 @@ impl Story<'_> {
         let death = self.killed.get(&delivery.owner.process);
         death.is_some_and(|death| life.deliveries.iter().any(|next| next.at > *death))
     }
+}
+
+/// A message in one of its groups.
+#[derive(Clone, Copy)]
+struct Case<'a> {
+    group: Group,
+    number: Number,
+    plan: &'a Plan,
+    life: &'a Life,
 }
 
 /// What was published to a broker in memory and not processed.

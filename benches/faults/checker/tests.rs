@@ -1,5 +1,6 @@
 //! A sound history, which the checker accepts, and the same with one thing doctored, which it must not.
 
+mod progress;
 mod recovery;
 mod rejected;
 mod sound;
@@ -21,22 +22,19 @@ const B: Lane = lane("b", 0);
 const KILLED: Lane = lane("killed", 0);
 const ZOMBIE: Lane = lane("zombie", 0);
 
-const NOTHING: Allowed = Allowed {
-    redis_forgets: false,
-    answers_are_lost: false,
-    fleeting_is_lost: false,
-    order_is_broken: false,
-    delays_are_short: false,
-    leases_are_lost: false,
-};
+const NOTHING: Allowed = Allowed::NOTHING;
 /// What the sound history needs, because of its zombie.
 const STOPPED: Allowed = Allowed {
     leases_are_lost: true,
     ..NOTHING
 };
-const FORGETS: Allowed = Allowed {
+const FORGETS_SETTLES: Allowed = Allowed {
     redis_forgets: true,
     ..STOPPED
+};
+const FORGETS: Allowed = Allowed {
+    messages_are_lost: true,
+    ..FORGETS_SETTLES
 };
 
 const PLAIN: Number = 1;

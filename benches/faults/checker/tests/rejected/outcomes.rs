@@ -14,6 +14,7 @@ fn a_lost_message() {
     ] {
         let tape = never_done(of);
         rejects(&tape, STOPPED, &[violation]);
+        rejects(&tape, FORGETS_SETTLES, &[violation]);
         assert_eq!(tape.check(STOPPED).total().lost, 3);
         accepts(&tape, FORGETS);
     }

@@ -64,6 +64,7 @@ pub(super) const CELLS: [Cell; 14] = [
         |scene| Box::pin(restarts(scene)),
     )
     .once()
+    .within(AT_ONCE)
     .quick(),
     Cell::new(
         "zombie",
@@ -105,6 +106,8 @@ pub(super) const CELLS: [Cell; 14] = [
     .once(),
 ];
 
+/// What is handed back waits for no lease to end.
+const AT_ONCE: Duration = LEASE.saturating_sub(Duration::from_millis(500));
 /// The process that keeps the order would begin anew again and again.
 const WITHOUT_ORDER: Setup = Setup {
     groups: &[

@@ -60,8 +60,8 @@ fn what_is_done_in_time_needs_none() {
     recovers(&tape, 0);
 }
 
-#[test]
-fn it_lasts_until_a_subscriber_hears_again() {
+/// A subscriber that misses what was published at 1,500 and at 3,500 ms.
+fn deaf() -> Tape {
     let mut tape = Tape::default();
     tape.fault(1_000, 2_000);
     for (number, ms) in NEWS.into_iter().zip([500, 1_500, 3_500, 4_000]) {
@@ -72,6 +72,21 @@ fn it_lasts_until_a_subscriber_hears_again() {
     }
     tape.gap("a", 4_005, Group::News, Some(2));
     tape.finish(20_000, &[("a", 0)]);
+    tape
+}
+
+#[test]
+fn it_lasts_until_a_subscriber_hears_again() {
+    recovers(&deaf(), 1_500);
+}
+
+#[test]
+fn what_was_on_its_way_when_the_next_fault_began_says_nothing_of_the_one_before() {
+    let mut tape = deaf();
+    tape.fault(3_550, 3_600);
+    recovers(&tape, 0);
+    let mut tape = deaf();
+    tape.fault(3_800, 3_900);
     recovers(&tape, 1_500);
 }
 

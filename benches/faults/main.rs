@@ -51,7 +51,7 @@ enum Role {
 
 #[derive(clap::Args)]
 struct Run {
-    /// Only the short part, with fewer messages.
+    /// Only the short part, with fewer messages, and three times as long to recover: it runs beside other tests.
     #[arg(long)]
     quick: bool,
     /// Only cells with this text in their name.

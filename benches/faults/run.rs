@@ -82,7 +82,10 @@ async fn one(cell: &Cell, args: &Run) -> io::Result<Row> {
             groups.filter(|group| findings.meanwhile.get(group).is_none_or(|done| *done == 0));
         wrong.extend(stuck.map(|group| format!("no progress meanwhile: {}", group.name())));
     }
-    if let Some(limit) = cell.limit.filter(|limit| findings.recovery > *limit) {
+    // The short part runs beside other tests: a disk that is busy holds up Redis, and Redis everybody.
+    let patience = if args.quick { 3 } else { 1 };
+    let limit = cell.limit.map(|limit| limit * patience);
+    if let Some(limit) = limit.filter(|limit| findings.recovery > *limit) {
         wrong.push(format!(
             "recovered after {:.1?}, not within {limit:?}",
             findings.recovery

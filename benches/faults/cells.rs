@@ -28,6 +28,8 @@ pub(crate) struct Cell {
     pub(crate) allowed: Allowed,
     /// Nothing may be done twice, whatever the reason.
     pub(crate) once: bool,
+    /// Some renewals have to come too late.
+    pub(crate) refused_renewals: bool,
     /// Messages of every mode are done while the fault lasts.
     pub(crate) progress: bool,
     /// How long it may take until all is as before.
@@ -51,6 +53,7 @@ impl Cell {
             script,
             allowed: Allowed::NOTHING,
             once: false,
+            refused_renewals: false,
             progress: false,
             limit: None,
             quick: false,
@@ -68,6 +71,13 @@ impl Cell {
     const fn within(self, limit: Duration) -> Self {
         Self {
             limit: Some(limit),
+            ..self
+        }
+    }
+
+    const fn refusing_renewals(self) -> Self {
+        Self {
+            refused_renewals: true,
             ..self
         }
     }

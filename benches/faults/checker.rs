@@ -62,6 +62,8 @@ pub(crate) struct Findings {
     pub(crate) violations: Vec<String>,
     /// Settles that came too late and were refused.
     pub(crate) stale: u64,
+    /// Messages of which a renewal was told that they are others'.
+    pub(crate) refused_renewals: u64,
     /// Why messages were processed more than once.
     pub(crate) causes: BTreeMap<&'static str, u64>,
     /// How many messages were done while faults lasted.

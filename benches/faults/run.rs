@@ -76,6 +76,9 @@ async fn one(cell: &Cell, args: &Run) -> io::Result<Row> {
             findings.causes
         ));
     }
+    if cell.refused_renewals && findings.refused_renewals == 0 {
+        wrong.push("no renewal was told that its messages are others'".to_owned());
+    }
     if cell.progress {
         let groups = cell.setup.groups.iter();
         let stuck =

@@ -331,6 +331,7 @@ pub(crate) const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "al
 
 /// How long a silent worker keeps its messages.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
+/// That many fail is the plan: the breaker would take it for an outage, and open.
 const COMMON: &str = "\
 redis.lease = \"2s\"
 redis.connect_timeout = \"2s\"
@@ -339,6 +340,7 @@ redis.health_check_interval = \"1s\"
 redis.reconnect_max_delay = \"500ms\"
 retry.initial_delay = \"100ms\"
 retry.max_delay = \"500ms\"
+breaker.failure_ratio = 1.0
 runner.drain_timeout = \"10s\"
 metrics.enabled = false
 ";

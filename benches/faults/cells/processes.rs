@@ -79,6 +79,7 @@ pub(super) const CELLS: [Cell; 14] = [
         |scene| Box::pin(late_renewals(scene)),
     )
     .allowing(STOPS)
+    .refusing_renewals()
     .within(LEASE.saturating_mul(4)),
     Cell::new("ten leases", "40 handlers of ten leases each", |scene| {
         Box::pin(ten_leases(scene))

@@ -19,6 +19,8 @@ pub(super) struct Delivery {
     pub(super) owner: Owner,
     pub(super) at: Micros,
     pub(super) counted: u32,
+    /// An attempt at it has begun.
+    begun: bool,
     pub(super) settles: Vec<Settle>,
     /// When a renewal was told that it is this owner's no more.
     pub(super) lost: Option<Micros>,
@@ -116,6 +118,7 @@ impl Lives {
                             },
                             at: *at,
                             counted: one.failures + one.crashes,
+                            begun: false,
                             settles: Vec::new(),
                             lost: None,
                         });
@@ -129,6 +132,9 @@ impl Lives {
                 } => {
                     let life = self.lives.entry((*group, *number)).or_default();
                     let delivery = life.delivery_of(process, *attempt);
+                    if let Some(at) = delivery {
+                        life.deliveries[at].begun = true;
+                    }
                     running.entry((*group, *number)).or_default().push(delivery);
                 }
                 Record::Ended {
@@ -233,13 +239,15 @@ impl Lives {
 }
 
 impl Life {
-    /// The delivery that this attempt of a process is at: the last that it was given with such counters.
+    /// The delivery that this attempt of a process is at: the last that it was given with such counters, and has not begun
+    /// yet; a group that was made again may give it a message twice at once.
     fn delivery_of(&self, process: usize, attempt: u32) -> Option<usize> {
         let own = |one: &Delivery| one.owner.process == process;
         let exact = |one: &Delivery| own(one) && one.counted + 1 == attempt;
+        let fresh = |one: &Delivery| exact(one) && !one.begun;
         // An attempt that follows another within the process has counted on by itself.
-        let found = self.deliveries.iter().rposition(exact);
-        found.or_else(|| self.deliveries.iter().rposition(own))
+        let last = |which: &dyn Fn(&Delivery) -> bool| self.deliveries.iter().rposition(which);
+        last(&fresh).or_else(|| last(&exact)).or_else(|| last(&own))
     }
 }
 

@@ -63,6 +63,21 @@ impl Story<'_> {
                     format!("{number} of {}", group.name())
                 });
             }
+            findings.refused_renewals += life
+                .deliveries
+                .iter()
+                .filter(|one| one.lost.is_some())
+                .count() as u64;
+            let ended_late = life.done.iter().find_map(|end| {
+                let delivery = &life.deliveries[end.delivery?];
+                (end.at > delivery.lost? + CANCELLED_BY).then_some(delivery)
+            });
+            if let Some(delivery) = ended_late {
+                findings.violated("went on with what it had lost", || {
+                    let owner = self.name(delivery.owner);
+                    format!("{owner}, with {number} of {}", group.name())
+                });
+            }
             // A renewal that crosses a settle is told that what was settled is lost.
             let is_lost = |one: &Delivery| one.lost.is_some() && !one.may_be_settled();
             if let Some(lost) = life.deliveries.iter().find(|one| is_lost(one))
@@ -149,3 +164,6 @@ impl Life {
         part.disposition.is_final() && self.successors(part.delivery).next().is_some()
     }
 }
+
+/// A job whose lease turns out to be lost is cancelled; the machine may be slow.
+const CANCELLED_BY: Micros = 1_000_000;

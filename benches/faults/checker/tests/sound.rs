@@ -186,6 +186,37 @@ fn a_process_may_be_given_again_what_it_still_works_on() {
     accepts(&tape, STOPPED);
 }
 
+/// A group that was made again has the message twice, and one process is given both at once.
+#[test]
+fn what_redis_forgot_may_be_given_to_one_process_twice_at_once() {
+    let mut tape = sound();
+    let of = (Group::Stream, ANOTHER);
+    tape.publish(5_000, Kind::Plain, &[Group::Stream], ANOTHER);
+    for lane in [A, A_TOO] {
+        tape.receive(lane, 5_010, of, 0);
+    }
+    for lane in [A, A_TOO] {
+        tape.begin(lane, 5_011, of, 1);
+    }
+    for lane in [A, A_TOO] {
+        tape.end(lane, 5_012, of, Outcome::Done);
+        tape.settle(
+            lane,
+            5_013,
+            (ANOTHER, 0),
+            Disposition::Ack,
+            Answer::Stale(0),
+        );
+    }
+    accepts(&tape, FORGETS_SETTLES);
+    let twice = "done twice without a reason: 45 of stream, by a";
+    let settled = "settled more than once: 45 of stream";
+    let found = tape.check(STOPPED).violations;
+    for violation in [twice, settled] {
+        assert!(found.iter().any(|one| one == violation), "{found:?}");
+    }
+}
+
 /// The process ends while it publishes to its own broker.
 #[test]
 fn what_was_being_published_in_memory_may_be_left() {

@@ -165,3 +165,29 @@ fn a_lease_that_nothing_has_ended() {
     rejects(&tape, NOTHING, &[told]);
     accepts(&tape, STOPPED);
 }
+
+#[test]
+fn a_job_that_goes_on_after_a_renewal_has_found_its_lease_lost() {
+    let told = |ms: u64| {
+        let mut tape = sound();
+        let of = (Group::List, ANOTHER);
+        tape.publish(5_000, Kind::Plain, &[Group::List], ANOTHER);
+        tape.receive(ZOMBIE, 5_010, of, 0);
+        tape.begin(ZOMBIE, 5_011, of, 1);
+        tape.work(B, 8_000, of, 1);
+        let lost = Record::Lost {
+            at: ms * 1_000,
+            source: ZOMBIE.source,
+            receipts: vec![receipt(ANOTHER, 0)],
+        };
+        tape.write("zombie", ms, lost);
+        tape.end(ZOMBIE, 9_500, of, Outcome::Done);
+        let refused = Answer::Stale(1);
+        tape.settle(ZOMBIE, 9_501, (ANOTHER, 0), Disposition::Ack, refused);
+        assert_eq!(tape.check(STOPPED).refused_renewals, 1);
+        tape
+    };
+    let violation = "went on with what it had lost: zombie, with 45 of list";
+    rejects(&told(8_200), STOPPED, &[violation]);
+    accepts(&told(9_000), STOPPED);
+}

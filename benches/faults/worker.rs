@@ -8,7 +8,8 @@ use clap::Args;
 use pythia_core::broker::Broker;
 use pythia_core::observe::{Event, Observer};
 use pythia_core::{
-    Config, Job, MemoryBroker, QueueName, Route, Runner, WorkError, Worker, shutdown_signal,
+    CancelReason, Config, Job, MemoryBroker, QueueName, Route, Runner, WorkError, Worker,
+    shutdown_signal,
 };
 use tokio::time::sleep;
 
@@ -196,7 +197,10 @@ impl Worker for Tasks {
             std::future::pending::<()>().await;
         }
         if takes_ms > 0 {
-            sleep(Duration::from_millis(takes_ms)).await;
+            tokio::select! {
+                () = sleep(Duration::from_millis(takes_ms)) => {}
+                () = is_lost(job) => return Err(WorkError::retryable("it is another's")),
+            }
         }
         death.at(Point::DuringProcess);
         let (outcome, result) = match kind {
@@ -216,6 +220,13 @@ impl Worker for Tasks {
             outcome,
         });
         result
+    }
+}
+
+/// Waits until a renewal finds that the message is no longer this worker's.
+async fn is_lost(job: &Job<Task>) {
+    if job.cancellation().cancelled().await != CancelReason::LeaseLost {
+        std::future::pending().await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -150,20 +151,20 @@ async fn connection(client: TcpStream, server: u16, number: u64, shared: Arc<Sha
     {
         return;
     }
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
     let asked = Mutex::new("greeting");
     let mut network = shared.network.subscribe();
-    let cut = async {
+    let mut cut = pin!(async {
         let _ended = network.wait_for(|network| number < network.cut_below).await;
-    };
+    });
     // Either end closes both, and so does a cut.
     tokio::select! {
-        _ended = pass_on(from_client, to_server, number, &shared, |request| {
+        _ended = pass_on(&mut from_client, &mut to_server, number, &shared, |request| {
             *asked.lock().expect("nobody panics with it") = question(request);
             true
         }) => {}
-        _ended = pass_on(from_server, to_client, number, &shared, |_answer| {
+        _ended = pass_on(&mut from_server, &mut to_client, number, &shared, |_answer| {
             let losing = shared.losing.load(Relaxed);
             if losing == 0 || rand::random_range(0..losing) > 0 {
                 return true;
@@ -172,14 +173,22 @@ async fn connection(client: TcpStream, server: u16, number: u64, shared: Arc<Sha
             *shared.lost.lock().expect("nobody panics with it").entry(asked).or_default() += 1;
             false
         }) => {}
-        () = cut => {}
+        () = &mut cut => return,
+    }
+    // But not where nothing arrives any more: a server does not hear that its client is gone, and goes on serving it.
+    if number < shared.network.borrow().deaf_below {
+        let mut nowhere = tokio::io::sink();
+        tokio::select! {
+            _ended = tokio::io::copy(&mut from_server, &mut nowhere) => {}
+            () = cut => {}
+        }
     }
 }
 
 /// One direction. What `may_pass` refuses ends the connection.
 async fn pass_on(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
     number: u64,
     shared: &Shared,
     may_pass: impl Fn(&[u8]) -> bool + Send + Sync,

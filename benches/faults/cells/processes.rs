@@ -10,7 +10,7 @@ use super::{AFTER_DEATH, Cell, DEATHS, STOPS};
 use crate::plan::{Group, Kind};
 use crate::scene::{LEASE, Scene, Setup};
 
-pub(super) const CELLS: [Cell; 14] = [
+pub(super) const CELLS: [Cell; 15] = [
     Cell::new("no fault", "nothing happens", |scene| {
         Box::pin(nothing(scene))
     })
@@ -58,6 +58,14 @@ pub(super) const CELLS: [Cell; 14] = [
     )
     .allowing(DEATHS)
     .within(AFTER_DEATH),
+    Cell::new(
+        "power cut",
+        "all processes are gone without a word, twice: Redis goes on serving their connections",
+        |scene| Box::pin(power_cuts(scene)),
+    )
+    .allowing(DEATHS)
+    .within(AFTER_DEATH)
+    .quick(),
     Cell::new(
         "rolling restarts",
         "6 SIGTERMs under load, a new process after each",
@@ -159,6 +167,20 @@ async fn deaths(scene: &mut Scene, point: &str, times: u64) -> io::Result<()> {
         }
         scene.fleet.start(victim, None)?;
         scene.fault(false);
+    }
+    Ok(())
+}
+
+async fn power_cuts(scene: &mut Scene) -> io::Result<()> {
+    for _ in 0..2 {
+        scene.fault(true);
+        scene.proxy().deafen();
+        for slot in 0..scene.fleet.len() {
+            scene.fleet.kill(slot)?;
+        }
+        scene.fleet.start_all()?;
+        scene.fault(false);
+        sleep(AFTER_DEATH).await;
     }
     Ok(())
 }

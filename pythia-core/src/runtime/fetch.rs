@@ -245,11 +245,15 @@ async fn read_on(
             )
             .await;
         } else {
-            let has_left = presence.is_none();
-            let hold = reader.session.hold(&deliveries, presence);
-            if has_left {
-                come_back(lane, &hold).await;
+            // A read that has left the room may bring something while a suspect runs.
+            let presence = presence.or_else(|| lane.solitude.presence().now_or_never());
+            if presence.is_none() && !lane.retries_in_process {
+                let hold = reader.session.hold(&deliveries, None);
+                drop((place, claim));
+                hand_back(lane, &hold, deliveries, room, refused).await;
+                continue;
             }
+            let hold = reader.session.hold(&deliveries, presence);
             place.send(Fetched { deliveries, hold });
         }
     }
@@ -264,12 +268,28 @@ async fn make_way(lane: &Lane, presence: &mut Option<OwnedRwLockReadGuard<()>>) 
     std::future::pending().await
 }
 
-/// What a read has brought that had left the room is held, and renewed, and does not begin beside a suspect.
-async fn come_back(lane: &Lane, hold: &Hold) {
+/// Hands back what would be held beside a suspect, and waits until the broker has it, so that an order is kept.
+async fn hand_back(
+    lane: &Lane,
+    hold: &Arc<Hold>,
+    deliveries: Vec<Delivery>,
+    room: &mpsc::Sender<Fetched>,
+    refused: &mut Outbox,
+) {
     lane.health.waits_for(WaitReason::Suspect);
-    let presence = lane.phase.until_drain(lane.solitude.presence());
-    if let Some(presence) = waiting(lane, presence).await {
-        hold.enter(presence);
+    lane.health.waiting();
+    for (index, delivery) in (0..).zip(deliveries) {
+        refused.push_unstarted(Arc::clone(hold), index, delivery);
+    }
+    refused.flush();
+    until_settled(hold, room).await;
+}
+
+/// Cancel safe: notices. If the process stage is gone, nobody will settle it.
+async fn until_settled(hold: &Hold, room: &mpsc::Sender<Fetched>) {
+    tokio::select! {
+        () = hold.all_settled() => {}
+        () = room.closed() => {}
     }
 }
 
@@ -340,20 +360,12 @@ async fn run_alone(
             deliveries,
             hold: Arc::clone(&hold),
         });
+        drop(claim);
+        until_settled(&hold, room).await;
     } else {
-        for (index, delivery) in (0..).zip(deliveries) {
-            refused.push_unstarted(Arc::clone(&hold), index, delivery);
-        }
-        refused.flush();
-    }
-    drop(claim);
-    // Cancel safety: notices, and a timer. If the process stage is gone, nobody will settle it.
-    tokio::select! {
-        () = hold.all_settled() => {}
-        () = room.closed() => {}
-    }
-    if alone.is_none() {
-        // It stands at the head of the queue again, and would be refused again.
+        drop((place, claim));
+        hand_back(lane, &hold, deliveries, room, refused).await;
+        // Cancel safety: a notice, and a timer. It stands at the head of the queue again, and would be refused again.
         let free = tokio::time::timeout(RETURN, lane.solitude.is_left());
         lane.phase.until_drain(free).await;
     }

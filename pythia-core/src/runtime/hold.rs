@@ -136,11 +136,6 @@ impl Hold {
         }
     }
 
-    /// Gives back this presence too when all of it is settled.
-    pub(crate) fn enter(&self, presence: OwnedRwLockReadGuard<()>) {
-        *lock(&self.presence) = Some(presence);
-    }
-
     /// Waits until all of it is settled. For one waiter; cancel safe.
     pub(crate) async fn all_settled(&self) {
         if self.unsettled.load(Ordering::Acquire) > 0 {

@@ -34,6 +34,8 @@ struct Blocking {
     /// What the first read of the other queue brings, and after how long.
     late: Arc<Mutex<Option<(Duration, Delivery)>>>,
     settled: Arc<Mutex<usize>>,
+    /// When messages were handed back.
+    released: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Blocking {
@@ -49,6 +51,7 @@ impl Blocking {
             suspects: Arc::new(Mutex::new(suspects.collect())),
             late: Arc::new(Mutex::new(late.map(|after| (after, delivery(99))))),
             settled: Arc::default(),
+            released: Arc::default(),
         }
     }
 
@@ -103,15 +106,26 @@ async fn idle_reads_do_not_hold_up_suspects() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_read_brings_while_a_suspect_runs_does_not_begin_beside_it() {
-    for after in [5 * MS, 15 * MS, 100 * MS, 400 * MS] {
-        let times = Blocking::new(1, Some(after)).run(2, 500 * MS).await;
+async fn what_a_read_brings_while_a_suspect_runs_goes_back_at_once() {
+    for (after, goes_back) in [(5, false), (15, false), (100, true), (400, true)] {
+        let (after, started) = (after * MS, Instant::now());
+        let broker = Blocking::new(1, Some(after));
+        let times = broker.run(2, 500 * MS).await;
         let of = |wanted| *times.iter().find(|(number, ..)| *number == wanted).unwrap();
         let ((_, begun, ended), (_, late_begun, late_ended)) = (of(0), of(99));
         assert!(
             late_ended <= begun || ended <= late_begun,
             "read after {after:?}: {begun:?} to {ended:?}, and {late_begun:?} to {late_ended:?}"
         );
+        let released = broker.released.lock().unwrap();
+        let within = after..after + 5 * MS;
+        let in_time = |at: &Instant| within.contains(&at.saturating_duration_since(started));
+        assert_eq!(
+            released.len(),
+            usize::from(goes_back),
+            "read after {after:?}"
+        );
+        assert!(released.iter().all(in_time), "{started:?}, {released:?}");
     }
 }
 
@@ -215,7 +229,15 @@ impl Source for BlockingSource {
 #[async_trait]
 impl Settler for Blocking {
     async fn settle(&self, batch: &[Settlement]) -> Result<Settled, BrokerError> {
-        *self.settled.lock().unwrap() += batch.len();
+        for one in batch {
+            match one {
+                Settlement::Release(delivery) => {
+                    self.released.lock().unwrap().push(Instant::now());
+                    *self.late.lock().unwrap() = Some((Duration::ZERO, (**delivery).clone()));
+                }
+                _ => *self.settled.lock().unwrap() += 1,
+            }
+        }
         Ok(Settled::default())
     }
 

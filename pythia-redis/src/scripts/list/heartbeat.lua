@@ -31,6 +31,9 @@ local handed_back = 0
 for _, claim in ipairs(forgotten) do
   if handed_back >= 1000 then break end
   claim = string.format('%.0f', claim)
-  handed_back = handed_back + hand_back(ready, held, ARGV[3] .. claim, claim)
+  -- What can't be handed back, because something else is stored under the queue's name, keeps nobody from its leases.
+  local done, count = pcall(hand_back, ready, held, ARGV[3] .. claim, claim)
+  if not done then break end
+  handed_back = handed_back + count
 end
 return lost

@@ -99,6 +99,8 @@ struct Plan {
 struct Story<'a> {
     histories: &'a [History],
     allowed: Allowed,
+    /// What is published after this moment has no excuse.
+    calm: Option<Micros>,
     plans: BTreeMap<Number, Plan>,
     lives: Lives,
     /// When each process was killed, by its place among the histories.
@@ -110,9 +112,15 @@ struct Story<'a> {
     begins: Vec<Micros>,
 }
 
-/// Decides.
-pub(crate) fn check(histories: &[History], allowed: Allowed) -> Findings {
-    let story = Story::tell(histories, allowed);
+/// Decides. So long after the last fault, nothing is allowed any more.
+pub(crate) fn check(histories: &[History], allowed: Allowed, lingers: Duration) -> Findings {
+    let mut story = Story::tell(histories, allowed);
+    let lingers = lingers.as_micros() as Micros;
+    story.calm = story
+        .ends
+        .iter()
+        .max()
+        .map(|end| end.saturating_add(lingers));
     let mut findings = Findings::default();
     story.check_drained(&mut findings);
     story.check_outcomes(&mut findings);
@@ -217,6 +225,7 @@ impl<'a> Story<'a> {
         let mut story = Self {
             histories,
             allowed,
+            calm: None,
             plans: BTreeMap::new(),
             lives: Lives::default(),
             killed: HashMap::new(),
@@ -276,6 +285,19 @@ impl<'a> Story<'a> {
         story
     }
 
+    fn allowed(&self, plan: &Plan) -> Allowed {
+        match self.calm {
+            Some(calm) if plan.publishing > calm => Allowed::NOTHING,
+            _ => self.allowed,
+        }
+    }
+
+    fn allowed_for(&self, number: Number) -> Allowed {
+        self.plans
+            .get(&number)
+            .map_or(self.allowed, |plan| self.allowed(plan))
+    }
+
     fn check_drained(&self, findings: &mut Findings) {
         let drained = self.histories.iter().flat_map(|one| &one.records);
         let mut drained =
@@ -298,7 +320,7 @@ impl<'a> Story<'a> {
                     format!("{number} of {}", group.name())
                 });
             }
-            if *times > 1 && !self.allowed.redis_forgets {
+            if *times > 1 && !self.allowed_for(*number).redis_forgets {
                 findings.violated("a message is dead more than once", || {
                     format!("{number} of {}", group.name())
                 });
@@ -324,7 +346,8 @@ impl<'a> Story<'a> {
                     });
                     continue;
                 };
-                if *at + TOLERANCE < plan.publishing + plan.delay && !self.allowed.delays_are_short
+                if *at + TOLERANCE < plan.publishing + plan.delay
+                    && !self.allowed(plan).delays_are_short
                 {
                     findings.violated("a delayed message came early", || {
                         format!(
@@ -356,6 +379,11 @@ impl<'a> Story<'a> {
         }
     }
 
+    fn is_under_fault(&self, at: Micros) -> bool {
+        let mut faults = self.begins.iter().zip(&self.ends);
+        faults.any(|(begin, end)| (*begin..=*end).contains(&at))
+    }
+
     /// Since when the last fault before this moment has been over; none while one is under way.
     fn over_since(&self, at: Micros) -> Option<Micros> {
         let last = |times: &[Micros]| times.iter().copied().filter(|time| *time < at).max();
@@ -363,7 +391,7 @@ impl<'a> Story<'a> {
         begun.is_none_or(|begun| begun <= ended).then_some(ended)
     }
 
-    /// Of what was done late, how long after the fault was over.
+    /// Of what was done late, how long after the first fault that it had to wait for was over, or after it was ready.
     fn measure_recovery(&self, findings: &mut Findings) {
         let mut recovery = 0;
         for ((group, number), life) in self.lives.iter() {
@@ -377,15 +405,20 @@ impl<'a> Story<'a> {
             if !usual || done.at < published + plan.delay + LATE {
                 continue;
             }
-            // Who died with it in hand, or else the fault that ended last.
+            let ready = published + plan.delay;
+            // Who died with it in hand, or else the first fault since it was ready.
             let deaths = life
                 .deliveries
                 .iter()
                 .filter_map(|one| self.killed.get(&one.owner.process));
-            let since = deaths.filter(|death| **death < done.at).max();
-            let since = since.copied().or_else(|| self.over_since(done.at));
-            if let Some(since) = since {
-                recovery = recovery.max(done.at - since.max(published + plan.delay));
+            let death = deaths.filter(|death| **death < done.at).max().copied();
+            let over = || {
+                let mut ends = self.ends.iter().copied();
+                ends.find(|end| *end > ready && *end < done.at)
+                    .unwrap_or(ready)
+            };
+            if death.is_some() || !self.is_under_fault(done.at) {
+                recovery = recovery.max(done.at - death.unwrap_or_else(over).max(ready));
             }
         }
         findings.recovery = findings.recovery.max(Duration::from_micros(recovery));

@@ -65,7 +65,7 @@ async fn one(cell: &Cell, args: &Run) -> io::Result<Row> {
         Err(error) => (Err(error), None),
     };
     let histories = histories(folder.path())?;
-    let findings = check(&histories, cell.allowed);
+    let findings = check(&histories, cell.allowed, cell.limit.unwrap_or(LINGERS));
     let mut wrong = findings.violations.clone();
     if let Err(error) = ran {
         wrong.insert(0, error.to_string());
@@ -142,4 +142,6 @@ fn histories(folder: &Path) -> io::Result<Vec<History>> {
 }
 
 /// How long publishing goes on after the fault.
-const TAIL: Duration = Duration::from_secs(4);
+const TAIL: Duration = Duration::from_secs(6);
+/// How long a fault has effects where nothing says how long.
+const LINGERS: Duration = Duration::from_secs(3);

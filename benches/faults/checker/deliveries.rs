@@ -289,6 +289,11 @@ impl Delivery {
         self.settles.iter().any(|one| one.verdict != Verdict::Stale)
     }
 
+    pub(super) fn may_be_retried(&self) -> bool {
+        let mut settles = self.settles.iter();
+        settles.any(|one| one.disposition == Disposition::Retry && one.verdict != Verdict::Stale)
+    }
+
     pub(super) fn is_released(&self) -> bool {
         self.settles
             .iter()

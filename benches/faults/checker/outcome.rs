@@ -91,11 +91,12 @@ impl Story<'_> {
             life,
         } = case;
         findings.mode(group, plan.kind).lost += 1;
-        let allowed = match group {
-            Group::Fleeting => self.allowed.fleeting_is_lost || self.allowed.messages_are_lost,
-            _ => self.allowed.messages_are_lost,
+        let allowed = self.allowed(plan);
+        let may_be = match group {
+            Group::Fleeting => allowed.fleeting_is_lost || allowed.messages_are_lost,
+            _ => allowed.messages_are_lost,
         };
-        if !allowed {
+        if !may_be {
             findings.violated("lost", || {
                 format!("{number} of {}, {:?}", group.name(), plan.kind)
             });
@@ -103,7 +104,7 @@ impl Story<'_> {
         // Nobody died with it: then a connection did, and its owner has to say so.
         let is_told = !self.killed.is_empty() || self.histories.iter().any(History::has_gaps);
         let is_unseen = group == Group::Fleeting && life.deliveries.is_empty();
-        if is_unseen && !is_told && !self.allowed.messages_are_lost {
+        if is_unseen && !is_told && !allowed.messages_are_lost {
             findings.violated("lost without a gap", || format!("{number}"));
         }
         // Once the fault is over, there is nothing that may lose a message.
@@ -150,7 +151,7 @@ impl Story<'_> {
             life,
         } = case;
         if !group.is_at_least_once() {
-            if life.deliveries.len() > 1 && !self.allowed.redis_forgets {
+            if life.deliveries.len() > 1 && !self.allowed(plan).redis_forgets {
                 findings.violated("handed out more than once, at most once", || {
                     format!("{number}")
                 });
@@ -173,7 +174,7 @@ impl Story<'_> {
                 findings.mode(group, plan.kind).duplicated += 1;
                 let cause = end
                     .filter(|_| end != usual)
-                    .and_then(|at| self.cause(life, &life.deliveries[at]));
+                    .and_then(|at| self.cause(plan, life, &life.deliveries[at]));
                 match cause {
                     Some(cause) => *findings.causes.entry(cause).or_default() += 1,
                     None => {
@@ -201,7 +202,7 @@ impl Story<'_> {
         } = case;
         // What is in memory may go with its process; dead letters are looked for among the dead letters.
         let applies = group.is_at_least_once() && group != Group::Memory && !plan.kind.is_to_die();
-        if !applies || life.done.is_empty() || self.allowed.redis_forgets {
+        if !applies || life.done.is_empty() || self.allowed(plan).redis_forgets {
             return;
         }
         let mut done = life.done.iter().filter_map(|end| end.delivery);
@@ -217,7 +218,7 @@ impl Story<'_> {
     }
 
     /// Why a message was done, and yet had to be done again.
-    fn cause(&self, life: &Life, delivery: &Delivery) -> Option<&'static str> {
+    fn cause(&self, plan: &Plan, life: &Life, delivery: &Delivery) -> Option<&'static str> {
         let has = |wanted| {
             delivery
                 .settles
@@ -233,7 +234,7 @@ impl Story<'_> {
             Some("settle not answered")
         } else if self.died_with(life, delivery) {
             Some("process died")
-        } else if self.allowed.redis_forgets {
+        } else if self.allowed(plan).redis_forgets {
             Some("Redis forgot it")
         } else {
             None

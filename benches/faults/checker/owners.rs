@@ -9,7 +9,9 @@ impl Story<'_> {
     pub(super) fn check_owners(&self, findings: &mut Findings) {
         for call in self.lives.calls() {
             findings.stale += call.stale;
-            if call.stale > 0 && !self.allowed.leases_are_lost {
+            let mut parts = call.parts.iter();
+            let excused = parts.any(|part| self.allowed_for(part.number).leases_are_lost);
+            if call.stale > 0 && !excused {
                 findings.violated("a lease was lost without a reason", || {
                     format!(
                         "{} settles of {} were refused",
@@ -18,10 +20,9 @@ impl Story<'_> {
                     )
                 });
             }
-            if self.allowed.redis_forgets {
-                continue;
-            }
-            let lives = call.parts.iter().filter_map(|part| {
+            let parts = call.parts.iter();
+            let parts = parts.filter(|part| !self.allowed_for(part.number).redis_forgets);
+            let lives = parts.filter_map(|part| {
                 let life = self.lives.get(part.group, part.number)?;
                 part.group.is_at_least_once().then_some((part, life))
             });
@@ -54,11 +55,12 @@ impl Story<'_> {
             }
         }
         for ((group, number), life) in self.lives.iter() {
+            let allowed = self.allowed_for(*number);
             let settles = life.deliveries.iter().flat_map(|one| &one.settles);
             let finals = settles
                 .filter(|one| one.verdict == Verdict::Done && one.disposition.is_final())
                 .count();
-            if group.is_at_least_once() && finals > 1 && !self.allowed.redis_forgets {
+            if group.is_at_least_once() && finals > 1 && !allowed.redis_forgets {
                 findings.violated("settled more than once", || {
                     format!("{number} of {}", group.name())
                 });
@@ -81,7 +83,7 @@ impl Story<'_> {
             // A renewal that crosses a settle is told that what was settled is lost.
             let is_lost = |one: &Delivery| one.lost.is_some() && !one.may_be_settled();
             if let Some(lost) = life.deliveries.iter().find(|one| is_lost(one))
-                && !self.allowed.leases_are_lost
+                && !allowed.leases_are_lost
             {
                 findings.violated("a lease was lost without a reason", || {
                     format!("{} had {number} of {}", self.name(lost.owner), group.name())
@@ -96,7 +98,8 @@ impl Story<'_> {
             let Some(plan) = self.plans.get(number) else {
                 continue;
             };
-            if !group.is_at_least_once() || self.allowed.redis_forgets {
+            let allowed = self.allowed(plan);
+            if !group.is_at_least_once() || allowed.redis_forgets {
                 continue;
             }
             let (mut least, mut most) = (0, 0);
@@ -105,7 +108,7 @@ impl Story<'_> {
                 // before the kill, and may be held up between.
                 let may_have_held =
                     |death: &Micros| *death < delivery.at && *death + LATE > plan.publishing;
-                let unseen = match self.allowed.answers_are_lost {
+                let unseen = match allowed.answers_are_lost {
                     true => u32::MAX - most,
                     false => self.killed.values().copied().filter(may_have_held).count() as u32,
                 };
@@ -120,8 +123,11 @@ impl Story<'_> {
                     });
                 }
                 // A failure counts, and so does a crash or a lease that ended; nothing else ends an owner's hold.
-                least += u32::from(!delivery.may_be_released(self.was_killed(delivery.owner)));
-                most += u32::from(!delivery.is_released());
+                let was_killed = self.was_killed(delivery.owner);
+                let may_lapse = was_killed || allowed.leases_are_lost || allowed.answers_are_lost;
+                let may_count = may_lapse || delivery.may_be_retried();
+                least += u32::from(may_count && !delivery.may_be_released(was_killed));
+                most += u32::from(may_count && !delivery.is_released());
             }
         }
     }

@@ -38,12 +38,18 @@ fn it_begins_with_the_death_of_who_held_the_message() {
 }
 
 #[test]
-fn it_begins_with_the_end_of_the_last_fault_before() {
+fn it_begins_with_the_end_of_the_first_fault_since_the_message_was_there() {
     let mut tape = late(1_000, 5_000);
     tape.fault(500, 2_000);
     tape.fault(2_100, 2_500);
     tape.fault(6_000, 7_000);
-    recovers(&tape, 2_500);
+    recovers(&tape, 3_000);
+}
+
+/// Nothing has happened that could have held it up.
+#[test]
+fn without_a_fault_it_begins_when_the_message_was_there() {
+    recovers(&late(1_000, 5_000), 3_999);
 }
 
 #[test]

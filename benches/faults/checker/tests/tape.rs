@@ -1,6 +1,7 @@
 //! Histories made by hand.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::super::{Allowed, Findings, History, check};
 use crate::history::{Answer, Disposition, Micros, Outcome, Received, Record};
@@ -21,7 +22,12 @@ pub(super) struct Lane {
 pub(super) type Message = (Group, Number);
 
 impl Tape {
+    /// As if the fault's effects never ended.
     pub(super) fn check(&self, allowed: Allowed) -> Findings {
+        self.check_within(allowed, Duration::from_secs(3_600))
+    }
+
+    pub(super) fn check_within(&self, allowed: Allowed, lingers: Duration) -> Findings {
         let histories: Vec<_> = self
             .0
             .iter()
@@ -34,7 +40,7 @@ impl Tape {
                 }
             })
             .collect();
-        check(&histories, allowed)
+        check(&histories, allowed, lingers)
     }
 
     /// Writes one event down.

@@ -1,5 +1,7 @@
 //! Who settles, and what is left then.
 
+use std::time::Duration;
+
 use super::*;
 
 #[test]
@@ -144,16 +146,17 @@ fn a_message_gone_without_being_settled() {
 #[test]
 fn a_lease_that_nothing_has_ended() {
     let refused = "a lease was lost without a reason: 2 settles of zombie were refused";
-    rejects(&sound(), NOTHING, &[refused]);
+    let counted = "a wrong number of attempts: 7 of list has 1, not 0 to 0";
+    let counted_too = "a wrong number of attempts: 8 of list has 1, not 0 to 0";
+    rejects(&sound(), NOTHING, &[refused, counted, counted_too]);
 
     // Its process is told by its renewal, and settles nothing.
-    let mut tape = sound();
-    answered(&mut tape, (OVERTAKEN, 0), 8_201, Answer::None);
-    accepts(&tape, NOTHING);
+    let mut tape = Tape::default();
     let of = (Group::List, ANOTHER);
     tape.publish(100, Kind::Plain, &[Group::List], ANOTHER);
     tape.receive(A, 110, of, 0);
-    tape.work(B, 120, of, 1);
+    tape.work(B, 120, of, 0);
+    tape.finish(10_000, &[("a", 0), ("b", 0)]);
     accepts(&tape, NOTHING);
     let lost = Record::Lost {
         at: 130_000,
@@ -163,7 +166,41 @@ fn a_lease_that_nothing_has_ended() {
     tape.write("a", 130, lost);
     let told = "a lease was lost without a reason: a had 45 of list";
     rejects(&tape, NOTHING, &[told]);
+}
+
+/// What it holds is to go back without a crash counted, and not to wait for its lease to end.
+#[test]
+fn a_process_that_ends_in_order_and_hands_nothing_back() {
+    let mut tape = Tape::default();
+    let of = (Group::List, ANOTHER);
+    tape.publish(100, Kind::Plain, &[Group::List], ANOTHER);
+    tape.receive(A, 110, of, 0);
+    tape.work(B, 2_500, of, 1);
+    tape.finish(10_000, &[("a", 0), ("b", 0)]);
+    let violation = "a wrong number of attempts: 45 of list has 1, not 0 to 0";
+    rejects(&tape, NOTHING, &[violation]);
+    assert_eq!(tape.check(NOTHING).recovery.as_millis(), 2_401);
     accepts(&tape, STOPPED);
+}
+
+/// Whatever the fault allows, it is over.
+#[test]
+fn a_message_published_long_after_the_fault_that_two_settle() {
+    let mut tape = sound();
+    let of = (Group::List, ANOTHER);
+    tape.publish(9_000, Kind::Plain, &[Group::List], ANOTHER);
+    tape.work(A, 9_010, of, 0);
+    tape.work(B, 9_020, of, 0);
+    accepts(&tape, FORGETS_SETTLES);
+    let found = tape.check_within(FORGETS_SETTLES, Duration::from_millis(2_000));
+    let expected = [
+        "done twice without a reason: 45 of list, by b",
+        "handed out after it was settled: 1 by a, in a batch of 1 from 45 of list on, of which 0 were refused",
+        "settled more than once: 45 of list",
+    ];
+    assert_eq!(found.violations, expected);
+    let found = tape.check_within(FORGETS_SETTLES, Duration::from_millis(2_200));
+    assert_eq!(found.violations, [""; 0]);
 }
 
 #[test]

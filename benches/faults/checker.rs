@@ -5,6 +5,7 @@ mod idle;
 mod news;
 mod outcome;
 mod owners;
+mod progress;
 #[cfg(test)]
 mod tests;
 
@@ -66,8 +67,8 @@ pub(crate) struct Findings {
     pub(crate) refused_renewals: u64,
     /// Why messages were processed more than once.
     pub(crate) causes: BTreeMap<&'static str, u64>,
-    /// How many messages were done while faults lasted.
-    pub(crate) meanwhile: BTreeMap<Group, u64>,
+    /// How many messages were done for good in the first and in the second half of faults.
+    pub(crate) meanwhile: BTreeMap<Group, [u64; 2]>,
     /// From the end of the fault, or the death of the process that held it, until the last message that it had delayed was
     /// done.
     pub(crate) recovery: Duration,
@@ -422,21 +423,6 @@ impl<'a> Story<'a> {
             }
         }
         findings.recovery = findings.recovery.max(Duration::from_micros(recovery));
-    }
-
-    /// What was begun before a fault is no progress under it.
-    fn count_progress(&self, findings: &mut Findings) {
-        let faults: Vec<_> = self.begins.iter().zip(&self.ends).collect();
-        for ((group, _), life) in self.lives.iter() {
-            let done = life.done.iter().filter(|end| {
-                let delivery = end.delivery.map(|at| &life.deliveries[at]);
-                delivery.is_some_and(|delivery| {
-                    let mut faults = faults.iter();
-                    faults.any(|(begin, end_of)| delivery.at > **begin && end.at < **end_of)
-                })
-            });
-            *findings.meanwhile.entry(*group).or_default() += done.count() as u64;
-        }
     }
 
     fn was_killed(&self, owner: Owner) -> bool {

@@ -127,6 +127,28 @@ impl Fleet {
         Ok(true)
     }
 
+    /// Waits until the process of this slot has been given a message, or has published to its own broker.
+    pub(crate) async fn begun(&self, slot: usize) -> io::Result<()> {
+        let process = self.slots[slot].process.as_ref();
+        let process = process.ok_or_else(|| not_running(slot))?;
+        let path = self.folder.join(format!("{}.history", process.name));
+        let deadline = Instant::now() + PATIENCE;
+        while path.metadata().map_or(0, |file| file.len()) == 0 {
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("worker {slot} does not begin")));
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// The files that the process of this slot has mapped: its program and its libraries.
+    pub(crate) fn mapped(&self, slot: usize) -> io::Result<String> {
+        let process = self.slots[slot].process.as_ref();
+        let process = process.ok_or_else(|| not_running(slot))?;
+        std::fs::read_to_string(format!("/proc/{}/maps", process.child.id()))
+    }
+
     /// `kill -9`, and a new process in its place.
     pub(crate) async fn replace(&mut self, slot: usize) -> io::Result<()> {
         self.kill(slot)?;
@@ -180,8 +202,7 @@ impl Fleet {
 
     fn signal(&self, slot: usize, signal: Signal) -> io::Result<()> {
         let process = self.slots[slot].process.as_ref();
-        let process =
-            process.ok_or_else(|| io::Error::other(format!("worker {slot} does not run")))?;
+        let process = process.ok_or_else(|| not_running(slot))?;
         let pid = i32::try_from(process.child.id())
             .ok()
             .and_then(Pid::from_raw);
@@ -209,7 +230,7 @@ impl Fleet {
     pub(crate) fn reap(&mut self, slot: usize) -> io::Result<Option<ExitStatus>> {
         let place = &mut self.slots[slot];
         let Some(process) = &mut place.process else {
-            return Err(io::Error::other(format!("worker {slot} does not run")));
+            return Err(not_running(slot));
         };
         let Some(status) = process.child.try_wait()? else {
             return Ok(None);
@@ -235,6 +256,10 @@ impl Drop for Fleet {
             }
         }
     }
+}
+
+fn not_running(slot: usize) -> io::Error {
+    io::Error::other(format!("worker {slot} does not run"))
 }
 
 const CONFIG: &str = "workers.toml";

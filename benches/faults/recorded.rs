@@ -116,7 +116,11 @@ impl Broker for Recorded {
         max_attempts: u32,
     ) -> Result<Maintained, BrokerError> {
         let call = self.inner.maintain(queue, max_attempts);
-        let maintained = self.notes.death.during(Point::DuringMaintain, call).await?;
+        // Of what is not in Redis, or not kept there, there is nothing to die in the midst of.
+        let maintained = match self.group {
+            Group::Memory | Group::News | Group::Fleeting => call.await?,
+            _ => self.notes.death.during(Point::DuringMaintain, call).await?,
+        };
         if maintained.promoted + maintained.recovered + maintained.dead > 0 {
             self.notes.journal.write(&Record::Maintained {
                 at: now(),

@@ -64,10 +64,13 @@ async fn one(cell: &Cell, args: &Run) -> io::Result<Row> {
         Ok(remark) => (Ok(()), remark),
         Err(error) => (Err(error), None),
     };
-    let histories = histories(folder.path())?;
+    let (histories, unreadable) = match histories(folder.path()) {
+        Ok(histories) => (histories, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     let findings = check(&histories, cell.allowed, cell.limit.unwrap_or(LINGERS));
     let mut wrong = findings.violations.clone();
-    if let Err(error) = ran {
+    for error in ran.err().into_iter().chain(unreadable) {
         wrong.insert(0, error.to_string());
     }
     if cell.once && findings.total().duplicated > 0 {
@@ -81,8 +84,12 @@ async fn one(cell: &Cell, args: &Run) -> io::Result<Row> {
     }
     if cell.progress {
         let groups = cell.setup.groups.iter();
-        let stuck =
-            groups.filter(|group| findings.meanwhile.get(group).is_none_or(|done| *done == 0));
+        let stuck = groups.filter(|group| {
+            findings
+                .meanwhile
+                .get(group)
+                .is_none_or(|halves| halves.contains(&0))
+        });
         wrong.extend(stuck.map(|group| format!("no progress meanwhile: {}", group.name())));
     }
     // The short part runs beside other tests: a disk that is busy holds up Redis, and Redis everybody.

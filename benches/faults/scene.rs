@@ -140,7 +140,17 @@ impl Scene {
                 max_attempts,
                 ..
             } = setup;
-            format!("redis.url = {url:?}\n{COMMON}{workers}retry.max_attempts = {max_attempts}\n")
+            let own = |line: &&str| {
+                line.split(" = ")
+                    .next()
+                    .is_some_and(|key| workers.contains(key))
+            };
+            let common: String = COMMON
+                .lines()
+                .filter(|line| !own(line))
+                .flat_map(|line| [line, "\n"])
+                .collect();
+            format!("redis.url = {url:?}\n{common}{workers}retry.max_attempts = {max_attempts}\n")
         };
         fleet.configure(&settings(
             &proxy.as_ref().map_or_else(|| redis.url(), Proxy::url),
@@ -343,6 +353,7 @@ retry.max_delay = \"500ms\"
 breaker.failure_ratio = 1.0
 runner.drain_timeout = \"10s\"
 metrics.enabled = false
+worker.lanes = 2
 ";
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How long nothing may become less.

@@ -1,7 +1,7 @@
 //! What happens to clocks. Every lease and every due time is by Redis' clock, so a worker's own may be anything.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::sleep;
 
@@ -48,6 +48,11 @@ async fn jump(scene: &mut Scene) -> io::Result<()> {
     }
     scene.fleet.start(0, None)?;
     sleep(BETWEEN).await;
+    if !scene.fleet.mapped(0)?.contains("faketime") {
+        return Err(io::Error::other(
+            "the worker has not taken the clock: is it a libfaketimeMT.so.1?",
+        ));
+    }
     set(scene, &clock, &[3_600, -3_600, 0]).await
 }
 
@@ -55,7 +60,20 @@ async fn jump(scene: &mut Scene) -> io::Result<()> {
 async fn jump_of_server(scene: &mut Scene) -> io::Result<()> {
     let clock = scene.clock.take();
     let clock = clock.ok_or_else(|| io::Error::other("the server has the system's clock"))?;
-    set(scene, &clock, &[3_600, 3_590]).await
+    set(scene, &clock, &[3_600, 3_590]).await?;
+    let time = scene.redis.server().cli(&["TIME"]).await;
+    let time: i64 = time
+        .lines()
+        .next()
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(0);
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_err(io::Error::other)?;
+    match (time - now.as_secs() as i64 - 3_590).abs() < 5 {
+        true => Ok(()),
+        false => Err(io::Error::other("the server has not taken the clock")),
+    }
 }
 
 async fn set(scene: &Scene, clock: &Clock, times: &[i64]) -> io::Result<()> {

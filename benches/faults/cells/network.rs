@@ -6,14 +6,14 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::sleep;
 
-use super::{AFTER_CUT, AFTER_SILENCE, Cell, LOST_ANSWERS};
-use crate::scene::{LEASE, Scene};
+use super::{AFTER_CUT, AFTER_SILENCE, Cell, LOST_ANSWERS, OUTAGE};
+use crate::scene::{LEASE, Scene, Setup};
 
 pub(super) const CELLS: [Cell; 8] = [
     Cell::new("cut connections", "all connections end, 5 times", |scene| {
         Box::pin(cuts(scene))
     })
-    .allowing(LOST_ANSWERS)
+    .allowing(OUTAGE)
     .within(AFTER_CUT)
     .quick(),
     Cell::new(
@@ -21,14 +21,14 @@ pub(super) const CELLS: [Cell; 8] = [
         "Redis ends all connections, 5 times",
         |scene| Box::pin(client_kill(scene)),
     )
-    .allowing(LOST_ANSWERS)
+    .allowing(OUTAGE)
     .within(AFTER_CUT),
     Cell::new(
         "CLIENT KILL, one by one",
         "Redis ends a connection at random, 40 times",
         |scene| Box::pin(client_kill_one(scene)),
     )
-    .allowing(LOST_ANSWERS)
+    .allowing(OUTAGE)
     .within(AFTER_CUT),
     Cell::new(
         "half-open",
@@ -50,13 +50,14 @@ pub(super) const CELLS: [Cell; 8] = [
         "200 ms more for each round trip, for 8 s",
         |scene| Box::pin(latency(scene)),
     )
-    .allowing(LOST_ANSWERS)
+    .allowing(OUTAGE)
     .progressing(),
     Cell::new(
         "slow link",
         "1 KB/s for each connection and direction, for 20 s",
         |scene| Box::pin(slow_link(scene)),
     )
+    .on(PATIENT)
     .allowing(LOST_ANSWERS)
     .progressing(),
     Cell::new(
@@ -64,10 +65,16 @@ pub(super) const CELLS: [Cell; 8] = [
         "one answer in 40 is lost, and its connection with it, for 8 s",
         |scene| Box::pin(lost_answers(scene)),
     )
-    .allowing(LOST_ANSWERS)
+    .allowing(OUTAGE)
     .within(AFTER_CUT)
     .quick(),
 ];
+
+/// What takes seconds must not be given up after one.
+const PATIENT: Setup = Setup {
+    workers: "redis.lease = \"10s\"\nredis.command_timeout = \"10s\"\n",
+    ..Setup::ALL
+};
 
 async fn cuts(scene: &mut Scene) -> io::Result<()> {
     for _ in 0..5 {

@@ -1,6 +1,7 @@
 //! What happens to the worker processes.
 
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -25,21 +26,21 @@ pub(super) const CELLS: [Cell; 15] = [
     Cell::new(
         "kill after fetch",
         "6 deaths with a batch just fetched",
-        |scene| Box::pin(deaths(scene, "after-fetch", 120)),
+        |scene| Box::pin(deaths(scene, "after-fetch", 1..120)),
     )
     .allowing(DEATHS)
     .within(AFTER_DEATH),
     Cell::new(
         "kill during process",
         "6 deaths within a handler",
-        |scene| Box::pin(deaths(scene, "during-process", 400)),
+        |scene| Box::pin(deaths(scene, "during-process", 1..400)),
     )
     .allowing(DEATHS)
     .within(AFTER_DEATH),
     Cell::new(
         "kill before settle",
         "6 deaths with results not yet sent",
-        |scene| Box::pin(deaths(scene, "before-settle", 200)),
+        |scene| Box::pin(deaths(scene, "before-settle", 1..200)),
     )
     .allowing(DEATHS)
     .within(AFTER_DEATH)
@@ -47,14 +48,14 @@ pub(super) const CELLS: [Cell; 15] = [
     Cell::new(
         "kill during settle",
         "6 deaths with a settle under way",
-        |scene| Box::pin(deaths(scene, "during-settle", 200)),
+        |scene| Box::pin(deaths(scene, "during-settle", 1..200)),
     )
     .allowing(DEATHS)
     .within(AFTER_DEATH),
     Cell::new(
         "kill during upkeep",
         "6 deaths with a round of upkeep under way",
-        |scene| Box::pin(deaths(scene, "during-maintain", 10)),
+        |scene| Box::pin(deaths(scene, "during-maintain", 6..20)),
     )
     .allowing(DEATHS)
     .within(AFTER_DEATH),
@@ -150,11 +151,11 @@ async fn kills(scene: &mut Scene) -> io::Result<()> {
 }
 
 /// One process after the other is replaced by one that dies by itself at that point, and that one by a sound one.
-async fn deaths(scene: &mut Scene, point: &str, times: u64) -> io::Result<()> {
+async fn deaths(scene: &mut Scene, point: &str, times: Range<u64>) -> io::Result<()> {
     for round in 0..6 {
         let victim = round % scene.fleet.len();
         scene.fleet.terminate(victim).await?;
-        let times = scene.rng.random_range(1..times);
+        let times = scene.rng.random_range(times.clone());
         scene.fault(true);
         scene
             .fleet
@@ -189,6 +190,8 @@ async fn restarts(scene: &mut Scene) -> io::Result<()> {
     for round in 0..6 {
         sleep(Duration::from_millis(scene.rng.random_range(200..800))).await;
         let slot = round % scene.fleet.len();
+        // Before it has begun, SIGTERM simply ends it.
+        scene.fleet.begun(slot).await?;
         scene.fault(true);
         let status = scene.fleet.terminate(slot).await?;
         if !status.success() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{AFTER_CUT, Cell, FORGETS, LOST_ANSWERS};
+use super::{AFTER_CUT, Cell, FORGETS, OUTAGE};
 use crate::plan::Group;
 use crate::scene::{Redis, Scene, Setup, Topology};
 
@@ -32,7 +32,7 @@ pub(super) const CELLS: [Cell; 5] = [
         |scene| Box::pin(slots_move(scene)),
     )
     .on(CLUSTER)
-    .allowing(LOST_ANSWERS)
+    .allowing(OUTAGE)
     .within(AFTER_CUT),
     Cell::new(
         "Cluster, planned",
@@ -40,7 +40,7 @@ pub(super) const CELLS: [Cell; 5] = [
         |scene| Box::pin(cluster_fails_over(scene)),
     )
     .on(CLUSTER)
-    .allowing(LOST_ANSWERS)
+    .allowing(OUTAGE)
     .within(AFTER_CUT),
     Cell::new(
         "Cluster, killed",

@@ -74,6 +74,12 @@ impl Story<'_> {
             let counts = findings.mode(Group::News, Kind::Plain);
             counts.messages += published.range(first..=last).count() as u64;
             counts.lost += missing;
+            let excused = self.allowed.fleeting_is_lost || self.allowed.messages_are_lost;
+            if missing > 0 && !excused {
+                findings.violated("pub/sub lost messages without a reason", || {
+                    format!("{missing} by {}", history.process)
+                });
+            }
             if missing > counted {
                 findings.violated("pub/sub lost more than it has counted", || {
                     format!(

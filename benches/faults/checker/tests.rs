@@ -28,6 +28,11 @@ const STOPPED: Allowed = Allowed {
     leases_are_lost: true,
     ..NOTHING
 };
+/// And what is handed out at most once may be missed.
+const MISSED: Allowed = Allowed {
+    fleeting_is_lost: true,
+    ..STOPPED
+};
 const FORGETS_SETTLES: Allowed = Allowed {
     redis_forgets: true,
     ..STOPPED
@@ -189,12 +194,9 @@ fn others(tape: &mut Tape) {
     for (number, ms) in NEWS.into_iter().zip([100, 200, 300, 9_000]) {
         tape.publish(ms, Kind::Plain, &[Group::News], number);
         for (lane, after) in [(A, 10), (B, 11), (ZOMBIE, 12)] {
-            if (lane.process, number) != ("b", NEWS[1]) {
-                tape.work(lane, ms + after, (Group::News, number), 0);
-            }
+            tape.work(lane, ms + after, (Group::News, number), 0);
         }
     }
-    tape.gap("b", 305, Group::News, Some(1));
     tape.work(KILLED, 110, (Group::News, NEWS[0]), 0);
 
     let memory = lane("a", 9);
@@ -257,13 +259,13 @@ fn a_sound_history_is_accepted_and_counted() {
         ("list, at most once", counts(1, 0, 0)),
         ("list, in order", counts(3, 0, 0)),
         // Three hear four each, and the one that is killed has heard one.
-        ("pub/sub", counts(13, 1, 0)),
+        ("pub/sub", counts(13, 0, 0)),
         ("retried", counts(1, 0, 0)),
         ("stream", counts(1, 0, 0)),
         ("stream, second group", counts(1, 0, 0)),
     ];
     assert_eq!(findings.modes, expected.into());
-    assert_eq!(findings.total(), counts(35, 2, 3));
+    assert_eq!(findings.total(), counts(35, 1, 3));
     assert_eq!(findings.stale, 2);
     let causes = [("lease lost", 2), ("process died", 1)];
     assert_eq!(findings.causes, causes.into());

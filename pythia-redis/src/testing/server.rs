@@ -1,7 +1,7 @@
 //! One redis-server process.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,6 +226,11 @@ impl RedisServer {
     /// Ends a [`pause`](Self::pause).
     pub fn resume(&self) {
         self.signal("CONT");
+    }
+
+    /// Where the server has its files, such as its append-only file.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What the server has logged since its last start.

@@ -20,6 +20,7 @@ fn late(publish: u64, done: u64) -> Tape {
 fn recovers(tape: &Tape, ms: u64) {
     let allowed = Allowed {
         answers_are_lost: true,
+        fleeting_is_lost: true,
         ..NOTHING
     };
     accepts(tape, allowed);

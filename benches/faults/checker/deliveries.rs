@@ -302,14 +302,11 @@ impl Delivery {
 
     /// Whether it may have been handed back, which burns no attempt.
     pub(super) fn may_be_released(&self, owner_was_killed: bool) -> bool {
-        // A suspect may have been on its way back when its holder died, and who dies writes no more.
-        let on_its_way = owner_was_killed && self.settles.is_empty() && self.counted >= SUSPECT;
+        // What had to make way for a suspect may have been on its way back when its holder died, and who dies writes no more.
+        let on_its_way = owner_was_killed && self.settles.is_empty() && !self.begun;
         let mut settles = self.settles.iter();
         on_its_way
             || settles
                 .any(|one| one.disposition == Disposition::Release && one.verdict != Verdict::Stale)
     }
 }
-
-/// So many crashes, and a message runs alone, or goes back until it can.
-const SUSPECT: u32 = 2;

@@ -76,24 +76,34 @@ fn headroom(node: &Node<'_>, used: u64, max: u64, found: &mut Findings) {
         HEADROOM_WARNING.. => Severity::Warning,
         _ => return,
     };
-    let machine = match node.number("total_system_memory") {
+    let total = node.number("total_system_memory");
+    let machine = match total {
         Some(total) => format!("; the machine has {}", bytes(total)),
         None => String::new(),
     };
+    // A limit that the machine does not have would bring the system's own killer.
+    let wanted = used.max(max).saturating_mul(2);
+    let fits = total.is_none_or(|total| wanted <= total / 4 * 3);
     let what = format!(
         "{:.0} % of maxmemory are used: {} of {}",
         share * 100.0,
         bytes(used),
         bytes(max)
     );
-    let finding = node
-        .finding(severity, Code::MemoryHeadroom, what)
-        .means("at 100 % publishing is refused, or keys are evicted; workers go on to drain the queues")
-        .mended_by(format!("CONFIG SET maxmemory {}", used.max(max).saturating_mul(2)))
-        .advice_is(format!(
-            "and the same in redis.conf, if there is so much{machine}; or process, requeue or purge what has piled up"
-        ));
-    found.add(finding);
+    let finding = node.finding(severity, Code::MemoryHeadroom, what).means(
+        "at 100 % publishing is refused, or keys are evicted; workers go on to drain the queues",
+    );
+    let rest = "process, requeue or purge what has piled up";
+    found.add(match fits {
+        true => finding
+            .mended_by(format!("CONFIG SET maxmemory {wanted}"))
+            .advice_is(format!(
+                "and the same in redis.conf, if there is so much{machine}; or {rest}"
+            )),
+        false => finding.advice_is(format!(
+            "{rest}, or move Redis to a larger machine{machine}"
+        )),
+    });
 }
 
 /// Stored values may be evicted, and queues may not, so that one policy can't suit both.

@@ -226,4 +226,9 @@ pub(super) fn quoted(word: &str) -> String {
     }
 }
 
-const SETTINGS: &[&str] = &["appendfsync", "min-replicas-to-write", "save"];
+const SETTINGS: &[&str] = &[
+    "appendfsync",
+    "min-replicas-to-write",
+    "no-appendfsync-on-rewrite",
+    "save",
+];

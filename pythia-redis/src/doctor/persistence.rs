@@ -34,10 +34,25 @@ fn append_only_file(node: &Node<'_>, found: &mut Findings) -> Persistence {
             "the last 1 to 2 s, if that is everysec, the default",
         ),
     };
+    let pauses = flushed != Some("no") && node.setting("no-appendfsync-on-rewrite") == Some("yes");
+    let loss_window = match pauses {
+        true => {
+            format!("{loss}; up to half a minute while the file is rewritten or a snapshot is made")
+        }
+        false => loss.to_owned(),
+    };
     let persistence = Persistence {
         written: format!("append-only file, {when}"),
-        loss_window: loss.to_owned(),
+        loss_window,
     };
+    if pauses && node.holds_messages() {
+        let finding = node
+            .finding(Severity::Note, Code::LossWindow, "the append-only file is not flushed while it is rewritten or a snapshot is made")
+            .means("if the machine loses its power in that time, messages of up to half a minute are lost, though they were acknowledged")
+            .mended_by("CONFIG SET no-appendfsync-on-rewrite no")
+            .advice_is(STAYS);
+        found.add(finding);
+    }
     if flushed == Some("no") && node.holds_messages() {
         let finding = node
             .finding(Severity::Note, Code::LossWindow, "the append-only file is flushed when the system likes to")

@@ -66,9 +66,9 @@ fn a_settle_that_died_with_its_process_may_have_been_carried_out() {
     accepts(&tape, STOPPED);
 }
 
-/// A suspect that could not run alone was handed back, and its process died before that was answered.
+/// What could not begin beside a suspect was handed back, and its process died before that was answered.
 #[test]
-fn a_suspect_may_have_been_on_its_way_back() {
+fn what_had_not_begun_may_have_been_on_its_way_back() {
     let mut tape = sound();
     let of = (Group::List, ANOTHER);
     tape.publish(100, Kind::Plain, &[Group::List], ANOTHER);

@@ -156,6 +156,10 @@ async fn the_loss_window_is_the_actual_one() {
         .expect("it says so");
     assert_eq!(persistence.loss_window, "nothing");
     none_of(&always, Code::LossWindow);
+
+    let pausing = ["CONFIG", "SET", "no-appendfsync-on-rewrite", "yes"];
+    server.cli(&pausing).await;
+    mends(&server, &config, Severity::Note, Code::LossWindow).await;
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ fn too_few_attempts_after_a_crash() {
     let of = (Group::List, ANOTHER);
     tape.publish(1_900, Kind::Plain, &[Group::List], ANOTHER);
     tape.receive(KILLED, 1_950, of, 0);
+    tape.begin(KILLED, 1_951, of, 1);
     tape.receive(B, 4_000, of, 1);
     tape.end(B, 4_002, of, Outcome::Done);
     tape.settle(B, 4_003, (ANOTHER, 1), Disposition::Ack, Answer::Stale(0));

@@ -17,7 +17,8 @@ use sha1_smol::Sha1;
 /// [`connection`](crate::connection).
 pub(crate) struct Script {
     name: &'static str,
-    source: &'static str,
+    written: &'static str,
+    source: OnceLock<String>,
     digest: OnceLock<ByteString>,
 }
 
@@ -26,7 +27,8 @@ impl Script {
     pub(crate) const fn new(name: &'static str, source: &'static str) -> Self {
         Self {
             name,
-            source,
+            written: source,
+            source: OnceLock::new(),
             digest: OnceLock::new(),
         }
     }
@@ -35,14 +37,19 @@ impl Script {
         self.name
     }
 
-    pub(crate) fn source(&self) -> &'static str {
-        self.source
+    /// What is sent to Redis: without what is there for readers only, or a slow link would be busy with it for seconds.
+    pub(crate) fn source(&self) -> &str {
+        self.source.get_or_init(|| {
+            let lines = self.written.lines().map(str::trim);
+            let code = lines.filter(|line| !line.is_empty() && !line.starts_with("--"));
+            code.collect::<Vec<_>>().join("\n")
+        })
     }
 
     /// The SHA-1 of the source, in the lower-case hexadecimal that `EVALSHA` takes.
     pub(crate) fn digest(&self) -> &ByteString {
         self.digest
-            .get_or_init(|| Sha1::from(self.source).digest().to_string().into())
+            .get_or_init(|| Sha1::from(self.source()).digest().to_string().into())
     }
 }
 
@@ -62,5 +69,14 @@ mod tests {
         // As SCRIPT LOAD answers.
         assert_eq!(SCRIPT.digest(), "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
         assert_eq!(format!("{SCRIPT:?}"), "Script(\"test/one\")");
+    }
+
+    #[test]
+    fn what_is_for_readers_is_not_sent() {
+        static SCRIPT: Script = Script::new(
+            "test/two",
+            "-- Why.\n\nif a then\n  return 1 -- this stays\nend\n",
+        );
+        assert_eq!(SCRIPT.source(), "if a then\nreturn 1 -- this stays\nend");
     }
 }

@@ -150,6 +150,8 @@ async fn latency(scene: &mut Scene) -> io::Result<()> {
 }
 
 async fn slow_link(scene: &mut Scene) -> io::Result<()> {
+    // A link that becomes slow: what is sent once, such as scripts, is there.
+    sleep(Duration::from_secs(1)).await;
     scene.fault(true);
     scene.proxy().throttle(Some(1_000));
     sleep(Duration::from_secs(20)).await;

@@ -414,7 +414,16 @@ impl<'a> Story<'a> {
                 .deliveries
                 .iter()
                 .filter_map(|one| self.killed.get(&one.owner.process));
-            let death = deaths.filter(|death| **death < done.at).max().copied();
+            let known = deaths.filter(|death| **death < done.at);
+            let (known, last) = (known.clone().count(), known.max());
+            // A claim whose answer died with its process is written down nowhere: its crash is counted all the same.
+            let crashes = life.deliveries.iter().map(|one| one.counted).max();
+            let may_have_held = |death: &&Micros| (ready..done.at).contains(*death);
+            let unknown = match crashes.is_some_and(|crashes| crashes as usize > known) {
+                true => self.killed.values().filter(may_have_held).max(),
+                false => None,
+            };
+            let death = unknown.max(last).copied();
             let over = || {
                 let mut ends = self.ends.iter().copied();
                 ends.find(|end| *end > ready && *end < done.at)

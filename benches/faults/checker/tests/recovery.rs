@@ -38,6 +38,25 @@ fn it_begins_with_the_death_of_who_held_the_message() {
     recovers(&tape, 3_000);
 }
 
+/// The second of those who held it died before it could write that down.
+#[test]
+fn it_begins_with_the_last_death_if_more_crashes_are_counted_than_are_written_down() {
+    let mut tape = late(1_000, 5_000);
+    tape.kill(1_500, "killed");
+    tape.publish_by("killed", 1_400, Kind::Plain, &[Group::Memory], MEMORY, 0);
+    tape.kill(3_000, "killed too");
+    tape.publish_by(
+        "killed too",
+        2_900,
+        Kind::Plain,
+        &[Group::Memory],
+        MEMORY_DEAD,
+        0,
+    );
+    tape.fault(900, 1_600);
+    recovers(&tape, 2_000);
+}
+
 #[test]
 fn it_begins_with_the_end_of_the_first_fault_since_the_message_was_there() {
     let mut tape = late(1_000, 5_000);

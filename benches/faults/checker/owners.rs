@@ -81,7 +81,12 @@ impl Story<'_> {
                 });
             }
             // A renewal that crosses a settle is told that what was settled is lost.
-            let is_lost = |one: &Delivery| one.lost.is_some() && !one.may_be_settled();
+            // So it is if the process dies before it can write down that it settles.
+            let is_lost = |one: &Delivery| {
+                let death = self.killed.get(&one.owner.process);
+                let dies = |lost: Micros| death.is_some_and(|death| *death < lost + LATE);
+                one.lost.is_some_and(|lost| !dies(lost)) && !one.may_be_settled()
+            };
             if let Some(lost) = life.deliveries.iter().find(|one| is_lost(one))
                 && !allowed.leases_are_lost
             {

@@ -168,6 +168,35 @@ fn what_was_settled_meanwhile_is_not_lost() {
     accepts(&tape, NOTHING);
 }
 
+/// And if the process dies before the settle is answered, it is written down nowhere.
+#[test]
+fn what_was_settled_by_a_dying_process_is_not_lost() {
+    let told = |ms: u64| {
+        let mut tape = Tape::default();
+        let of = (Group::List, ANOTHER);
+        tape.publish(100, Kind::Plain, &[Group::List], ANOTHER);
+        tape.receive(KILLED, 110, of, 0);
+        tape.begin(KILLED, 111, of, 1);
+        tape.end(KILLED, 112, of, Outcome::Done);
+        let lost = Record::Lost {
+            at: ms * 1_000,
+            source: KILLED.source,
+            receipts: vec![tape::receipt(ANOTHER, 0)],
+        };
+        tape.write("killed", ms, lost);
+        tape.kill(2_000, "killed");
+        tape.finish(10_000, &[("a", 0)]);
+        tape.check(DIES).violations
+    };
+    const DIES: Allowed = Allowed {
+        fleeting_is_lost: true,
+        ..NOTHING
+    };
+    assert_eq!(told(1_950), [""; 0]);
+    let violation = "a lease was lost without a reason: killed had 45 of list";
+    assert_eq!(told(150), [violation]);
+}
+
 /// Two attempts of one message within one process: the one whose lease was lost waited so long that both run.
 #[test]
 fn a_process_may_be_given_again_what_it_still_works_on() {

@@ -107,8 +107,8 @@ impl Story<'_> {
         if is_unseen && !is_told && !allowed.messages_are_lost {
             findings.violated("lost without a gap", || format!("{number}"));
         }
-        // Once the fault is over, there is nothing that may lose a message.
-        let published = plan.published.unwrap_or(plan.publishing);
+        // Once the fault is over, there is nothing that may lose a message. What was under way may have come before it.
+        let published = plan.publishing;
         let spared = if group == Group::Fleeting {
             LATE_LOSS
         } else {

@@ -186,6 +186,7 @@ async fn read_on(
     refused: &mut Outbox,
 ) -> End {
     loop {
+        let reading = lane.begin_reading();
         let admission = lane.phase.until_drain(admission(lane, room, &reader.size));
         let Some(Some(Admission {
             place,
@@ -214,7 +215,7 @@ async fn read_on(
         };
         claim.keep(deliveries.len());
         if let Err(error) = read {
-            drop((place, claim, presence));
+            drop((place, claim, presence, reading));
             lane.health.connecting();
             let pause = tokio::time::sleep(failed(lane, backoff, &error));
             if lane.phase.until_drain(pause).await.is_none() {
@@ -233,7 +234,7 @@ async fn read_on(
         reader.size.learn(&deliveries);
         note_received(lane, &deliveries);
         if deliveries[0].alone {
-            drop(presence);
+            drop((presence, reading));
             run_alone(
                 lane,
                 &reader.session,

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -66,6 +66,8 @@ pub(super) struct Lane {
     pub(super) settled: CancellationToken,
     /// Set when running jobs are to end at their next poll.
     pub(super) aborted: AtomicBool,
+    /// Whether a read may be under way that brings more.
+    reading: watch::Sender<bool>,
     /// Started and not settled: at most two batches and the window. This bounds what a crash repeats.
     slots: Semaphore,
     /// How many messages the next fetch should ask for.
@@ -76,6 +78,15 @@ pub(super) struct Lane {
     lease_ms: AtomicU64,
     /// How many polls of the process stage have begun or ended: odd during a poll.
     polls: AtomicU64,
+}
+
+/// As long as it is there, a read may be under way.
+pub(super) struct Reading<'a>(&'a watch::Sender<bool>);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 /// What a route decides about each of its lanes.
@@ -129,6 +140,7 @@ impl Lane {
             rate: plan.rate.clone(),
             settled: CancellationToken::new(),
             aborted: AtomicBool::new(false),
+            reading: watch::Sender::new(false),
             slots: Semaphore::new(slots(plan.batch, concurrency)),
             appetite: AtomicUsize::new(plan.batch.min(concurrency)),
             sessions: Mutex::new(Vec::new()),
@@ -219,6 +231,27 @@ impl Lane {
             },
             None => self.phase.drain_begins().await,
         }
+    }
+
+    /// Waits until what is fetched and not started goes back. Where an order is kept, a read that the end of the runner
+    /// has caught brings what is newer: it goes back before, because the last to go back is at the head of the queue.
+    /// Cancel safe.
+    pub(super) async fn unstarted_goes_back(&self) {
+        self.unstarted_is_refused().await;
+        if self.concurrency > 1 || !self.phase.is_draining() {
+            return;
+        }
+        let mut reading = self.reading.subscribe();
+        tokio::select! {
+            _never_closed = reading.wait_for(|reading| !reading) => {}
+            () = self.phase.drain_is_over() => {}
+        }
+    }
+
+    /// A read may be under way until the guard is dropped.
+    pub(super) fn begin_reading(&self) -> Reading<'_> {
+        self.reading.send_replace(true);
+        Reading(&self.reading)
     }
 
     /// Waits until a call that was refused may be made again where it is. Cancel safe.

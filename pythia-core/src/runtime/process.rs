@@ -47,7 +47,8 @@ pub(super) async fn run<W, C>(
     let mut open = true;
     let mut cut = false;
     while open || !stage.is_idle() {
-        let can_start = !stage.backlog.is_empty() && stage.window.len() < lane.concurrency;
+        let has_room = stage.window.len() < lane.concurrency;
+        let can_start = !stage.backlog.is_empty() && has_room && !lane.refuses_unstarted();
         // Cancel safety: `next` and `recv` lose nothing when dropped, and a dropped `acquire` only loses its place in a
         // queue of one.
         tokio::select! {
@@ -56,7 +57,7 @@ pub(super) async fn run<W, C>(
                 stage.cut_short(&mut fetched);
                 cut = true;
             }
-            () = lane.unstarted_is_refused(), if !stage.backlog.is_empty() => {
+            () = lane.unstarted_goes_back(), if !stage.backlog.is_empty() => {
                 stage.hand_back(&mut fetched);
             }
             Some(finished) = stage.window.next(), if !stage.window.is_empty() => {

@@ -1,5 +1,6 @@
 //! What users of the crate see, from outside.
 
+mod blocking_reads;
 mod conformance;
 mod drill;
 mod event_log;
@@ -15,5 +16,5 @@ mod runtime;
 mod sampling;
 mod settings;
 mod signals;
-mod suspects;
+
 mod test_worker;

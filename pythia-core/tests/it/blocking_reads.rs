@@ -1,4 +1,4 @@
-//! Suspects run alone in the whole process, and reads that have nothing to bring do not hold them up.
+//! Reads that take a while and must not be dropped: they hold up no suspect, and bring no disorder when a runner ends.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -13,8 +13,8 @@ use pythia_core::observe::Observer;
 use pythia_core::settlement::Settlement;
 use pythia_core::store::KvStore;
 use pythia_core::{
-    BrokerError, Delivery, Job, MemoryBroker, Message, QueueName, Receipt, Route, Runner,
-    WorkError, worker_fn_with,
+    BrokerError, Delivery, Job, MemoryBroker, Message, MessageId, QueueName, Receipt, Route,
+    Runner, WorkError, worker_fn, worker_fn_with,
 };
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -23,6 +23,8 @@ use tokio::time::{Instant, sleep};
 type Times = Arc<Mutex<Vec<(u64, Instant, Instant)>>>;
 
 type State = (Duration, Times);
+/// How long it takes, and what it brings.
+type Read = (Duration, Vec<Delivery>);
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -31,11 +33,11 @@ const MS: Duration = Duration::from_millis(1);
 struct Blocking {
     plain: MemoryBroker,
     suspects: Arc<Mutex<VecDeque<Delivery>>>,
-    /// What the first read of the other queue brings, and after how long.
-    late: Arc<Mutex<Option<(Duration, Delivery)>>>,
+    /// What the reads of the other queue bring, and after how long.
+    late: Arc<Mutex<VecDeque<Read>>>,
     settled: Arc<Mutex<usize>>,
     /// When messages were handed back.
-    released: Arc<Mutex<Vec<Instant>>>,
+    released: Arc<Mutex<Vec<(Instant, MessageId)>>>,
 }
 
 impl Blocking {
@@ -49,7 +51,11 @@ impl Blocking {
         Self {
             plain: MemoryBroker::new(),
             suspects: Arc::new(Mutex::new(suspects.collect())),
-            late: Arc::new(Mutex::new(late.map(|after| (after, delivery(99))))),
+            late: Arc::new(Mutex::new(
+                late.map(|after| (after, vec![delivery(99)]))
+                    .into_iter()
+                    .collect(),
+            )),
             settled: Arc::default(),
             released: Arc::default(),
         }
@@ -119,7 +125,9 @@ async fn what_a_read_brings_while_a_suspect_runs_goes_back_at_once() {
         );
         let released = broker.released.lock().unwrap();
         let within = after..after + 5 * MS;
-        let in_time = |at: &Instant| within.contains(&at.saturating_duration_since(started));
+        let in_time = |(at, _): &(Instant, MessageId)| {
+            within.contains(&at.saturating_duration_since(started))
+        };
         assert_eq!(
             released.len(),
             usize::from(goes_back),
@@ -127,6 +135,31 @@ async fn what_a_read_brings_while_a_suspect_runs_goes_back_at_once() {
         );
         assert!(released.iter().all(in_time), "{started:?}, {released:?}");
     }
+}
+
+/// The last to go back is at the head of the queue.
+#[tokio::test(start_paused = true)]
+async fn what_the_last_read_brings_goes_back_before_what_is_older() {
+    let broker = Blocking::new(0, None);
+    let reads = [(MS, vec![0, 1, 2]), (100 * MS, vec![3])];
+    let reads = reads.map(|(after, numbers)| (after, numbers.into_iter().map(delivery).collect()));
+    *broker.late.lock().unwrap() = reads.into();
+    let worker = worker_fn(async |_: &Job<u64>| {
+        sleep(500 * MS).await;
+        Ok::<_, WorkError>(())
+    });
+    let runner = Runner::builder()
+        .route(&broker, Route::new("idle", worker).lanes(1).concurrency(1))
+        .build()
+        .unwrap();
+    runner.run_until(sleep(50 * MS)).await.unwrap();
+    let released = broker.released.lock().unwrap();
+    let ids: Vec<_> = released.iter().map(|(_, id)| id.to_string()).collect();
+    assert_eq!(
+        ids,
+        ["3", "1", "2"],
+        "of one batch the broker keeps the order"
+    );
 }
 
 #[async_trait]
@@ -210,10 +243,10 @@ impl Source for BlockingSource {
                 return Ok(());
             }
         } else {
-            let late = self.broker.late.lock().unwrap().take();
-            if let Some((after, delivery)) = late {
+            let late = self.broker.late.lock().unwrap().pop_front();
+            if let Some((after, deliveries)) = late {
                 sleep(after).await;
-                into.push(delivery);
+                into.extend(deliveries);
                 return Ok(());
             }
         }
@@ -232,8 +265,10 @@ impl Settler for Blocking {
         for one in batch {
             match one {
                 Settlement::Release(delivery) => {
-                    self.released.lock().unwrap().push(Instant::now());
-                    *self.late.lock().unwrap() = Some((Duration::ZERO, (**delivery).clone()));
+                    let released = (Instant::now(), delivery.id.clone());
+                    self.released.lock().unwrap().push(released);
+                    let again = (Duration::ZERO, vec![(**delivery).clone()]);
+                    self.late.lock().unwrap().push_front(again);
                 }
                 _ => *self.settled.lock().unwrap() += 1,
             }

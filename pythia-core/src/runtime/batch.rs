@@ -83,7 +83,9 @@ pub(super) async fn run<W, C>(
         let fits = running == 0 || running + gathered.len() <= lane.concurrency;
         let full = gathered.len() >= lane.batch;
         let last = !open && backlog.is_empty();
-        if !gathered.is_empty() && fits && (full || last || Instant::now() >= due) {
+        let is_refused = lane.refuses_unstarted();
+        let may_start = fits && !is_refused;
+        if !gathered.is_empty() && may_start && (full || last || Instant::now() >= due) {
             leave_lost(&mut gathered, &mut outbox);
             if !gathered.is_empty() {
                 running += gathered.len();
@@ -92,7 +94,8 @@ pub(super) async fn run<W, C>(
             continue;
         }
         // No more is taken than the next call gets, so that it does not wait here while other workers are idle.
-        let wants = open && backlog.is_empty() && gathered.len() < lane.batch;
+        let has_room = gathered.len() < lane.batch;
+        let wants = open && backlog.is_empty() && has_room;
         // Cancel safety: `next` and `recv` lose nothing when dropped; the others are timers and notices.
         tokio::select! {
             biased;
@@ -112,8 +115,8 @@ pub(super) async fn run<W, C>(
                 running -= ended.len();
                 finish(lane, ended, &mut outbox);
             }
-            () = tokio::time::sleep_until(due), if !gathered.is_empty() && fits => {}
-            () = lane.startable(), if !backlog.is_empty() && gathered.len() < lane.batch => {}
+            () = tokio::time::sleep_until(due), if !gathered.is_empty() && may_start => {}
+            () = lane.startable(), if !backlog.is_empty() && has_room && !is_refused => {}
             batch = fetched.recv(), if wants => match batch {
                 Some(batch) => backlog = Backlog::of(batch),
                 None => open = false,

@@ -249,9 +249,11 @@ async fn read_on(
             // A read that has left the room may bring something while a suspect runs.
             let presence = presence.or_else(|| lane.solitude.presence().now_or_never());
             if presence.is_none() && !lane.retries_in_process {
+                lane.health.waits_for(WaitReason::Suspect);
+                lane.health.waiting();
                 let hold = reader.session.hold(&deliveries, None);
                 drop((place, claim));
-                hand_back(lane, &hold, deliveries, room, refused).await;
+                hand_back(&hold, deliveries, room, refused).await;
                 continue;
             }
             let hold = reader.session.hold(&deliveries, presence);
@@ -271,14 +273,11 @@ async fn make_way(lane: &Lane, presence: &mut Option<OwnedRwLockReadGuard<()>>) 
 
 /// Hands back what would be held beside a suspect, and waits until the broker has it, so that an order is kept.
 async fn hand_back(
-    lane: &Lane,
     hold: &Arc<Hold>,
     deliveries: Vec<Delivery>,
     room: &mpsc::Sender<Fetched>,
     refused: &mut Outbox,
 ) {
-    lane.health.waits_for(WaitReason::Suspect);
-    lane.health.waiting();
     for (index, delivery) in (0..).zip(deliveries) {
         refused.push_unstarted(Arc::clone(hold), index, delivery);
     }
@@ -365,7 +364,7 @@ async fn run_alone(
         until_settled(&hold, room).await;
     } else {
         drop((place, claim));
-        hand_back(lane, &hold, deliveries, room, refused).await;
+        hand_back(&hold, deliveries, room, refused).await;
         // Cancel safety: a notice, and a timer. It stands at the head of the queue again, and would be refused again.
         let free = tokio::time::timeout(RETURN, lane.solitude.is_left());
         lane.phase.until_drain(free).await;

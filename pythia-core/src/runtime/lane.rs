@@ -219,7 +219,9 @@ impl Lane {
         self.phase.is_draining() || self.gate.as_ref().is_some_and(|gate| gate.is_shut())
     }
 
-    /// Waits until what is fetched and not started has to go back. Cancel safe.
+    /// Waits until what is fetched and not started has to go back. Where an order is kept, a read that the end of the runner
+    /// has caught brings what is newer: it is waited for, because the last to go back is at the head of the queue.
+    /// Cancel safe.
     pub(super) async fn unstarted_is_refused(&self) {
         if self.retries_in_process {
             return self.phase.drain_is_over().await;
@@ -231,13 +233,6 @@ impl Lane {
             },
             None => self.phase.drain_begins().await,
         }
-    }
-
-    /// Waits until what is fetched and not started goes back. Where an order is kept, a read that the end of the runner
-    /// has caught brings what is newer: it goes back before, because the last to go back is at the head of the queue.
-    /// Cancel safe.
-    pub(super) async fn unstarted_goes_back(&self) {
-        self.unstarted_is_refused().await;
         if self.concurrency > 1 || !self.phase.is_draining() {
             return;
         }

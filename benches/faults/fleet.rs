@@ -129,8 +129,7 @@ impl Fleet {
 
     /// Waits until the process of this slot has been given a message, or has published to its own broker.
     pub(crate) async fn begun(&self, slot: usize) -> io::Result<()> {
-        let process = self.slots[slot].process.as_ref();
-        let process = process.ok_or_else(|| not_running(slot))?;
+        let process = self.process(slot)?;
         let path = self.folder.join(format!("{}.history", process.name));
         let deadline = Instant::now() + PATIENCE;
         while path.metadata().map_or(0, |file| file.len()) == 0 {
@@ -144,8 +143,7 @@ impl Fleet {
 
     /// The files that the process of this slot has mapped: its program and its libraries.
     pub(crate) fn mapped(&self, slot: usize) -> io::Result<String> {
-        let process = self.slots[slot].process.as_ref();
-        let process = process.ok_or_else(|| not_running(slot))?;
+        let process = self.process(slot)?;
         std::fs::read_to_string(format!("/proc/{}/maps", process.child.id()))
     }
 
@@ -200,9 +198,13 @@ impl Fleet {
         self.signal(slot, Signal::CONT)
     }
 
-    fn signal(&self, slot: usize, signal: Signal) -> io::Result<()> {
+    fn process(&self, slot: usize) -> io::Result<&Process> {
         let process = self.slots[slot].process.as_ref();
-        let process = process.ok_or_else(|| not_running(slot))?;
+        process.ok_or_else(|| not_running(slot))
+    }
+
+    fn signal(&self, slot: usize, signal: Signal) -> io::Result<()> {
+        let process = self.process(slot)?;
         let pid = i32::try_from(process.child.id())
             .ok()
             .and_then(Pid::from_raw);

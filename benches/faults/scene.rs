@@ -341,7 +341,7 @@ pub(crate) const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "al
 
 /// How long a silent worker keeps its messages.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
-/// That many fail is the plan: the breaker would take it for an outage, and open.
+/// What all workers have. That many messages fail is the plan, so the breaker opens only if all do.
 const COMMON: &str = "\
 redis.lease = \"2s\"
 redis.connect_timeout = \"2s\"

@@ -45,21 +45,22 @@ fn append_only_file(node: &Node<'_>, found: &mut Findings) -> Persistence {
         written: format!("append-only file, {when}"),
         loss_window,
     };
-    if pauses && node.holds_messages() {
-        let finding = node
-            .finding(Severity::Note, Code::LossWindow, "the append-only file is not flushed while it is rewritten or a snapshot is made")
-            .means("if the machine loses its power in that time, messages of up to half a minute are lost, though they were acknowledged")
-            .mended_by("CONFIG SET no-appendfsync-on-rewrite no")
-            .advice_is(STAYS);
-        found.add(finding);
-    }
-    if flushed == Some("no") && node.holds_messages() {
-        let finding = node
-            .finding(Severity::Note, Code::LossWindow, "the append-only file is flushed when the system likes to")
-            .means("if the machine loses its power, messages of up to half a minute are lost, though they were acknowledged")
-            .mended_by("CONFIG SET appendfsync everysec")
-            .advice_is(STAYS);
-        found.add(finding);
+    let finding = match (flushed, pauses) {
+        (Some("no"), _) => Some((
+            "the append-only file is flushed when the system likes to",
+            "if the machine loses its power, messages of up to half a minute are lost, though they were acknowledged",
+            "CONFIG SET appendfsync everysec",
+        )),
+        (_, true) => Some((
+            "the append-only file is not flushed while it is rewritten or a snapshot is made",
+            "if the machine loses its power in that time, messages of up to half a minute are lost, though they were acknowledged",
+            "CONFIG SET no-appendfsync-on-rewrite no",
+        )),
+        _ => None,
+    };
+    if let Some((what, means, command)) = finding.filter(|_| node.holds_messages()) {
+        let finding = node.finding(Severity::Note, Code::LossWindow, what);
+        found.add(finding.means(means).mended_by(command).advice_is(STAYS));
     }
     persistence
 }

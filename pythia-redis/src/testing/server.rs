@@ -46,11 +46,7 @@ impl RedisServer {
     ///
     /// With `--requirepass`, [`cli`](Self::cli) and [`url`](Self::url) use that password.
     pub async fn start_with(settings: &[&str]) -> Self {
-        Self::launch(Launch {
-            settings: settings.iter().map(ToString::to_string).collect(),
-            ..Launch::default()
-        })
-        .await
+        Self::start_within(&[], settings).await
     }
 
     /// The same with variables in the environment of the process; `LD_PRELOAD`, for example, gives it another clock.
@@ -270,12 +266,7 @@ impl RedisServer {
         };
         command
             .args(&self.launch.settings)
-            .envs(
-                self.launch
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            )
+            .envs(self.launch.environment.iter().cloned())
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         let log = std::fs::File::create(self.log_path()).expect("the server's folder is writable");

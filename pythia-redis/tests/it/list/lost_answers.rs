@@ -26,8 +26,8 @@ async fn a_claim_without_an_answer_is_the_same_claim_again() {
     );
 }
 
-#[tokio::test]
-async fn a_claim_without_an_answer_can_be_asked_for_in_a_smaller_size() {
+/// A worker that has claimed all 100 messages, and does not know it.
+async fn claimed_without_an_answer() -> (RedisServer, Relay, Subscription) {
     let server = RedisServer::start().await;
     let relay = Relay::to(server.port()).await;
     let broker = at(&relay.url(), |_| {});
@@ -36,6 +36,12 @@ async fn a_claim_without_an_answer_can_be_asked_for_in_a_smaller_size() {
     relay.lose_next_large_answer();
     let lost = worker.source.receive(100, &mut Vec::new()).await;
     lost.expect_err("its answer is lost");
+    (server, relay, worker)
+}
+
+#[tokio::test]
+async fn a_claim_without_an_answer_can_be_asked_for_in_a_smaller_size() {
+    let (server, _relay, mut worker) = claimed_without_an_answer().await;
     // As the runtime does behind a slow worker, and the source itself behind a slow network.
     let again = take(&mut worker, 10).await;
     assert_eq!(bodies(&again), numbered(100)[..10]);
@@ -46,14 +52,7 @@ async fn a_claim_without_an_answer_can_be_asked_for_in_a_smaller_size() {
 
 #[tokio::test]
 async fn a_claim_without_an_answer_goes_back_when_the_source_closes() {
-    let server = RedisServer::start().await;
-    let relay = Relay::to(server.port()).await;
-    let broker = at(&relay.url(), |_| {});
-    let mut worker = subscribe(&broker).await;
-    publish(&on(&server), numbered(100).into_iter().map(Message::new)).await;
-    relay.lose_next_large_answer();
-    let lost = worker.source.receive(100, &mut Vec::new()).await;
-    lost.expect_err("its answer is lost");
+    let (server, _relay, mut worker) = claimed_without_an_answer().await;
     worker
         .source
         .close(&mut Vec::new())
@@ -68,14 +67,7 @@ async fn a_claim_without_an_answer_goes_back_when_the_source_closes() {
 
 #[tokio::test]
 async fn what_can_not_go_back_when_the_source_closes_is_not_lost() {
-    let server = RedisServer::start().await;
-    let relay = Relay::to(server.port()).await;
-    let broker = at(&relay.url(), |_| {});
-    let mut worker = subscribe(&broker).await;
-    publish(&on(&server), numbered(100).into_iter().map(Message::new)).await;
-    relay.lose_next_large_answer();
-    let lost = worker.source.receive(100, &mut Vec::new()).await;
-    lost.expect_err("its answer is lost");
+    let (server, _relay, mut worker) = claimed_without_an_answer().await;
     // The list is empty, so its name was free.
     server.cli(&["SET", "orders", "no list"]).await;
     let refused = worker.source.close(&mut Vec::new()).await;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::checker::Allowed;
+use crate::plan::Group;
 use crate::scene::{LEASE, Scene, Setup};
 
 /// One fault, and all modes under it.
@@ -28,8 +29,8 @@ pub(crate) struct Cell {
     pub(crate) allowed: Allowed,
     /// Nothing may be done twice, whatever the reason.
     pub(crate) once: bool,
-    /// Some renewals have to come too late.
-    pub(crate) refused_renewals: bool,
+    /// Of these, some renewals have to come too late.
+    pub(crate) refused_renewals: &'static [Group],
     /// Messages of every mode are done while the fault lasts.
     pub(crate) progress: bool,
     /// How long it may take until all is as before.
@@ -53,7 +54,7 @@ impl Cell {
             script,
             allowed: Allowed::NOTHING,
             once: false,
-            refused_renewals: false,
+            refused_renewals: &[],
             progress: false,
             limit: None,
             quick: false,
@@ -75,9 +76,9 @@ impl Cell {
         }
     }
 
-    const fn refusing_renewals(self) -> Self {
+    const fn refusing_renewals(self, of: &'static [Group]) -> Self {
         Self {
-            refused_renewals: true,
+            refused_renewals: of,
             ..self
         }
     }

@@ -64,7 +64,7 @@ pub(crate) struct Findings {
     /// Settles that came too late and were refused.
     pub(crate) stale: u64,
     /// Messages of which a renewal was told that they are others'.
-    pub(crate) refused_renewals: u64,
+    pub(crate) refused_renewals: BTreeMap<Group, u64>,
     /// Why messages were processed more than once.
     pub(crate) causes: BTreeMap<&'static str, u64>,
     /// How many messages were done for good in the first and in the second half of faults.

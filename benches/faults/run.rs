@@ -79,9 +79,16 @@ async fn one(cell: &Cell, args: &Run) -> io::Result<Row> {
             findings.causes
         ));
     }
-    if cell.refused_renewals && findings.refused_renewals == 0 {
-        wrong.push("no renewal was told that its messages are others'".to_owned());
-    }
+    let told = |group| findings.refused_renewals.get(group).copied().unwrap_or(0);
+    wrong.extend(
+        cell.refused_renewals
+            .iter()
+            .filter(|group| told(group) == 0)
+            .map(|group| {
+                let name = group.name();
+                format!("no renewal was told that its messages are others': {name}")
+            }),
+    );
     if cell.progress {
         let groups = cell.setup.groups.iter();
         let stuck = groups.filter(|group| {

@@ -88,7 +88,7 @@ pub(super) const CELLS: [Cell; 15] = [
         |scene| Box::pin(late_renewals(scene)),
     )
     .allowing(STOPS)
-    .refusing_renewals()
+    .refusing_renewals(&RENEWING)
     .within(LEASE.saturating_mul(4)),
     Cell::new("ten leases", "40 handlers of ten leases each", |scene| {
         Box::pin(ten_leases(scene))
@@ -116,6 +116,8 @@ pub(super) const CELLS: [Cell; 15] = [
     .once(),
 ];
 
+/// The zombies hold jobs of these that outlast their leases.
+const RENEWING: [Group; 2] = [Group::List, Group::Stream];
 /// What is handed back waits for no lease to end.
 const AT_ONCE: Duration = LEASE.saturating_sub(Duration::from_millis(500));
 /// The process that keeps the order would begin anew again and again.
@@ -226,7 +228,7 @@ async fn stop_for(scene: &Scene, slot: usize, long: Duration) -> io::Result<()> 
 async fn late_renewals(scene: &mut Scene) -> io::Result<()> {
     for slot in 0..scene.fleet.len() {
         let takes = [(LEASE * 3).as_millis() as u64; 30];
-        for group in [Group::List, Group::Stream] {
+        for group in RENEWING {
             scene
                 .publisher
                 .publish(group, Kind::Slow, &takes, Duration::ZERO)

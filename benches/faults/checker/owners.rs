@@ -65,11 +65,8 @@ impl Story<'_> {
                     format!("{number} of {}", group.name())
                 });
             }
-            findings.refused_renewals += life
-                .deliveries
-                .iter()
-                .filter(|one| one.lost.is_some())
-                .count() as u64;
+            let told = life.deliveries.iter().filter(|one| one.lost.is_some());
+            *findings.refused_renewals.entry(*group).or_default() += told.count() as u64;
             let ended_late = life.done.iter().find_map(|end| {
                 let delivery = &life.deliveries[end.delivery?];
                 (end.at > delivery.lost? + CANCELLED_BY).then_some(delivery)

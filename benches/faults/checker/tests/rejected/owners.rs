@@ -221,7 +221,7 @@ fn a_job_that_goes_on_after_a_renewal_has_found_its_lease_lost() {
         tape.end(ZOMBIE, 9_500, of, Outcome::Done);
         let refused = Answer::Stale(1);
         tape.settle(ZOMBIE, 9_501, (ANOTHER, 0), Disposition::Ack, refused);
-        assert_eq!(tape.check(STOPPED).refused_renewals, 1);
+        assert_eq!(tape.check(STOPPED).refused_renewals[&Group::List], 1);
         tape
     };
     let violation = "went on with what it had lost: zombie, with 45 of list";

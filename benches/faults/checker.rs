@@ -43,6 +43,33 @@ pub(crate) struct Allowed {
 }
 
 impl Allowed {
+    /// What it takes, in words.
+    pub(crate) fn words(&self) -> Vec<&'static str> {
+        let words = [
+            (
+                self.redis_forgets,
+                "Redis forgets what it has confirmed, so settled messages come again",
+            ),
+            (
+                self.messages_are_lost,
+                "Redis loses messages that it has confirmed",
+            ),
+            (
+                self.answers_are_lost,
+                "answers are lost: who asked was handed messages that it never saw",
+            ),
+            (self.fleeting_is_lost, "what is at most once is lost"),
+            (self.order_is_broken, "the order of what is in hand"),
+            (self.delays_are_short, "delays are short"),
+            (
+                self.leases_are_lost,
+                "leases are lost, and what was held is done twice",
+            ),
+        ];
+        let words = words.into_iter().filter(|(is_allowed, _)| *is_allowed);
+        words.map(|(_, words)| words).collect()
+    }
+
     /// Every promise is kept.
     pub(crate) const NOTHING: Self = Self {
         redis_forgets: false,
@@ -65,6 +92,9 @@ pub(crate) struct Findings {
     pub(crate) stale: u64,
     /// Messages of which a renewal was told that they are others'.
     pub(crate) refused_renewals: BTreeMap<Group, u64>,
+    /// The first of those that were lost, and of those that were done twice.
+    pub(crate) lost: Vec<(Group, Number)>,
+    pub(crate) twice: Vec<(Group, Number)>,
     /// Why messages were processed more than once.
     pub(crate) causes: BTreeMap<&'static str, u64>,
     /// How many messages were done for good in the first and in the second half of faults.

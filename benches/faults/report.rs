@@ -25,22 +25,28 @@ pub(crate) enum Verdict {
 }
 
 pub(crate) struct Table {
+    server: String,
     seed: u64,
     rows: Vec<Row>,
     took: Duration,
 }
 
 impl Table {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// If there is no server to run.
+    pub(crate) fn new(seed: u64) -> io::Result<Self> {
+        Ok(Self {
+            server: server_version()?,
             seed,
             rows: Vec::new(),
             took: Duration::ZERO,
-        }
+        })
     }
 
     pub(crate) fn begin(&self) {
-        println!("{}, seed {}", server_version(), self.seed);
+        println!("{}, seed {}", self.server, self.seed);
         println!(
             "{:<28} {:>9} {:>6} {:>10} {:>6} {:>9}  verdict",
             "fault", "messages", "lost", "duplicated", "stale", "recovery"
@@ -82,17 +88,8 @@ impl Table {
 
     pub(crate) fn end(&mut self, took: Duration) {
         self.took = took;
-        let failed = self
-            .rows
-            .iter()
-            .filter(|row| matches!(row.verdict, Verdict::Failed(_)))
-            .count();
-        println!(
-            "{} messages in {} runs, {failed} of them failed; {:.0} s",
-            self.messages(),
-            self.rows.len(),
-            took.as_secs_f64()
-        );
+        let failed = self.count(|verdict| matches!(verdict, Verdict::Failed(_)));
+        println!("{}, {failed} failed", self.sum());
     }
 
     pub(crate) fn passed(&self) -> bool {
@@ -101,17 +98,30 @@ impl Table {
             .all(|row| !matches!(row.verdict, Verdict::Failed(_)))
     }
 
-    fn messages(&self) -> u64 {
-        self.rows
+    fn count(&self, is_counted: fn(&Verdict) -> bool) -> usize {
+        let verdicts = self.rows.iter().map(|row| &row.verdict);
+        verdicts.filter(|verdict| is_counted(verdict)).count()
+    }
+
+    fn sum(&self) -> String {
+        let messages: u64 = self
+            .rows
             .iter()
             .map(|row| row.findings.total().messages)
-            .sum()
+            .sum();
+        let skipped = self.count(|verdict| matches!(verdict, Verdict::Skipped(_)));
+        let runs = self.rows.len() - skipped;
+        let skipped = match skipped {
+            0 => String::new(),
+            skipped => format!(" ({skipped} skipped)"),
+        };
+        let seconds = self.took.as_secs_f64();
+        format!("{messages} messages in {runs} runs{skipped}, {seconds:.0} s")
     }
 
     /// Replaces what stands between the markers of this kind of server.
     pub(crate) fn write_into(&self, path: &Path) -> io::Result<()> {
-        let version = server_version();
-        let kind = version.split('.').next().unwrap_or_default();
+        let kind = self.server.split('.').next().unwrap_or_default();
         let (begin, end) = (
             format!("<!-- the matrix on {kind}: begin -->"),
             format!("<!-- the matrix on {kind}: end -->"),
@@ -134,14 +144,12 @@ impl Table {
 
     fn markdown(&self) -> String {
         let mut text = format!(
-            "{}, seed {}: {} messages in {} runs, {:.0} s.\n\n\
+            "{}, seed {}: {}.\n\n\
              | fault | what happens | messages | lost | duplicated | stale settles refused | recovery | |\n\
              |---|---|--:|--:|--:|--:|--:|---|\n",
-            server_version(),
+            self.server,
             self.seed,
-            self.messages(),
-            self.rows.len(),
-            self.took.as_secs_f64()
+            self.sum()
         );
         for Row {
             cell,
@@ -200,16 +208,23 @@ fn details(findings: &Findings, remark: Option<&str>) -> Vec<String> {
 }
 
 /// What the redis-server of the runs says of itself.
-pub(crate) fn said_by_server() -> String {
+///
+/// # Errors
+/// If it can't be run.
+pub(crate) fn said_by_server() -> io::Result<String> {
     let program =
         std::env::var("PYTHIA_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
-    let said = Command::new(program).arg("--version").output();
-    said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-        .unwrap_or_default()
+    let said = Command::new(&program).arg("--version").output();
+    let said = said.map_err(|error| {
+        io::Error::other(format!(
+            "{program} can't be run ({error}): install it, or name another server by PYTHIA_REDIS_SERVER"
+        ))
+    })?;
+    Ok(String::from_utf8_lossy(&said.stdout).into_owned())
 }
 
-fn server_version() -> String {
-    let said = said_by_server();
+fn server_version() -> io::Result<String> {
+    let said = said_by_server()?;
     let name = if said.contains("Valkey") {
         "Valkey"
     } else {
@@ -219,7 +234,10 @@ fn server_version() -> String {
         .split("v=")
         .nth(1)
         .and_then(|rest| rest.split_whitespace().next());
-    format!("{name} {}", version.unwrap_or("of unknown version"))
+    Ok(format!(
+        "{name} {}",
+        version.unwrap_or("of unknown version")
+    ))
 }
 
 #[cfg(test)]

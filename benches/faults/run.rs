@@ -16,26 +16,12 @@ use crate::scene::Scene;
 
 /// Whether all cells passed.
 pub(crate) async fn run(args: &Run) -> io::Result<bool> {
-    let wanted = |cell: &Cell| {
-        (!args.quick || cell.quick)
-            && args
-                .only
-                .as_ref()
-                .is_none_or(|only| cell.name.contains(only.as_str()))
-    };
-    let cells: Vec<_> = cells::all().into_iter().filter(wanted).collect();
-    if cells.is_empty() {
-        return Err(io::Error::other(
-            "no cell has such a name: --list shows them all",
-        ));
-    }
+    let cells = cells_of(args)?;
     if args.list {
-        for cell in cells {
-            println!("{:<28} {}", cell.name, cell.what);
-        }
+        cells.iter().for_each(tell);
         return Ok(true);
     }
-    let mut table = Table::new(args.seed);
+    let mut table = Table::new(args.seed)?;
     table.begin();
     let started = Instant::now();
     for cell in &cells {
@@ -55,6 +41,50 @@ pub(crate) async fn run(args: &Run) -> io::Result<bool> {
         table.write_into(path)?;
     }
     Ok(table.passed())
+}
+
+/// The cells that are asked for: one by its whole name, or all with that text in their names.
+fn cells_of(args: &Run) -> io::Result<Vec<Cell>> {
+    let mut cells = cells::all();
+    cells.retain(|cell| !args.quick || cell.quick);
+    if let Some(only) = &args.only {
+        let wanted = only.to_lowercase();
+        let name = |cell: &Cell| cell.name.to_lowercase();
+        match cells.iter().position(|cell| name(cell) == wanted) {
+            Some(at) => cells = vec![cells[at]],
+            None => cells.retain(|cell| name(cell).contains(&wanted)),
+        }
+        if cells.is_empty() {
+            let part = if args.quick {
+                "the short part"
+            } else {
+                "the matrix"
+            };
+            return Err(io::Error::other(format!(
+                "no cell of {part} has {only:?} in its name: --list names them"
+            )));
+        }
+    }
+    Ok(cells)
+}
+
+/// What a cell is, and what has to hold under its fault.
+fn tell(cell: &Cell) {
+    println!("{:<28} {}", cell.name, cell.what);
+    let allowed = cell.allowed.words();
+    let allowed = match allowed.is_empty() {
+        true => "nothing is lost or done twice for it".to_owned(),
+        false => format!("allowed: {}", allowed.join("; ")),
+    };
+    let limit = cell
+        .limit
+        .map(|limit| format!("; all is as before within {limit:?}"));
+    let quick = if cell.quick {
+        "; of the short part"
+    } else {
+        ""
+    };
+    println!("{:<28} {allowed}{}{quick}", "", limit.unwrap_or_default());
 }
 
 async fn one(cell: &Cell, args: &Run) -> io::Result<Row> {
@@ -113,7 +143,21 @@ async fn one(cell: &Cell, args: &Run) -> io::Result<Row> {
         false => Verdict::Failed(wrong),
     };
     if args.keep || matches!(verdict, Verdict::Failed(_)) {
-        println!("  histories: {}", folder.keep().display());
+        let folder = folder.keep();
+        let folder = folder.display();
+        println!("  histories: {folder}");
+        for (what, named) in [("lost", &findings.lost), ("twice", &findings.twice)] {
+            let named: Vec<_> = named
+                .iter()
+                .map(|(group, number)| format!("{number} of {}", group.name()))
+                .collect();
+            if !named.is_empty() {
+                println!(
+                    "  {what}: {}, ..: faults --trace {folder} NUMBER tells what became of one",
+                    named.join(", ")
+                );
+            }
+        }
     }
     Ok(Row {
         cell: *cell,
@@ -131,9 +175,11 @@ async fn play(cell: &Cell, folder: &Path, seed: u64, rate: u64) -> io::Result<Op
     Ok(scene.remark.take())
 }
 
-fn histories(folder: &Path) -> io::Result<Vec<History>> {
+pub(crate) fn histories(folder: &Path) -> io::Result<Vec<History>> {
     let mut histories = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
+    let entries = std::fs::read_dir(folder)
+        .map_err(|error| io::Error::other(format!("{}: {error}", folder.display())))?;
+    for entry in entries {
         let path = entry?.path();
         if path
             .extension()

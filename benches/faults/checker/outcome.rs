@@ -91,6 +91,7 @@ impl Story<'_> {
             life,
         } = case;
         findings.mode(group, plan.kind).lost += 1;
+        name(&mut findings.lost, group, number);
         let allowed = self.allowed(plan);
         let may_be = match group {
             Group::Fleeting => allowed.fleeting_is_lost || allowed.messages_are_lost,
@@ -172,6 +173,7 @@ impl Story<'_> {
             let usual = ends.swap_remove(usual);
             for end in ends {
                 findings.mode(group, plan.kind).duplicated += 1;
+                name(&mut findings.twice, group, number);
                 let cause = end
                     .filter(|_| end != usual)
                     .and_then(|at| self.cause(plan, life, &life.deliveries[at]));
@@ -267,3 +269,12 @@ struct Unprocessed {
 
 /// A server may go on for so long handing messages to connections that are gone, where there is nobody to hand them back.
 const LATE_LOSS: Micros = 5_000_000;
+
+/// A few to begin with, for whoever wants to know what became of them.
+fn name(named: &mut Vec<(Group, Number)>, group: Group, number: Number) {
+    if named.len() < NAMED {
+        named.push((group, number));
+    }
+}
+
+const NAMED: usize = 10;

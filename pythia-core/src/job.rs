@@ -1,6 +1,7 @@
 //! What a worker is given: a decoded message, and a way to learn that its result is no longer wanted.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -17,21 +18,14 @@ pub struct Job<T> {
     /// What the codec made of the payload.
     pub input: T,
     pub(crate) delivery: Delivery,
-    queue: QueueName,
     cancellation: Cancellation,
 }
 
 impl<T> Job<T> {
-    pub(crate) const fn new(
-        input: T,
-        delivery: Delivery,
-        queue: QueueName,
-        cancellation: Cancellation,
-    ) -> Self {
+    pub(crate) const fn new(input: T, delivery: Delivery, cancellation: Cancellation) -> Self {
         Self {
             input,
             delivery,
-            queue,
             cancellation,
         }
     }
@@ -47,7 +41,8 @@ impl<T> Job<T> {
         let delivery = Delivery::new("test", Payload::from(""), Receipt(0));
         let queue =
             QueueName::new("test").unwrap_or_else(|_| unreachable!("a constant, well-formed name"));
-        Self::new(input, delivery, queue, Cancellation::never())
+        let tickets = Tickets::new(queue, std::iter::once(delivery.receipt));
+        Self::new(input, delivery, Cancellation::new(&Arc::new(tickets), 0))
     }
 
     /// The message's id: the same at every attempt.
@@ -56,8 +51,8 @@ impl<T> Job<T> {
     }
 
     /// The queue that it came from.
-    pub const fn queue(&self) -> &QueueName {
-        &self.queue
+    pub fn queue(&self) -> &QueueName {
+        &self.cancellation.tickets.queue
     }
 
     /// Which attempt this is, from 1. Attempts that ended in a crash count.
@@ -110,7 +105,7 @@ impl<T> Job<T> {
 impl<T: fmt::Debug> fmt::Debug for Job<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job")
-            .field("queue", &self.queue)
+            .field("queue", self.queue())
             .field("id", &self.delivery.id)
             .field("attempt", &self.attempt())
             .field("input", &self.input)
@@ -133,7 +128,7 @@ pub enum CancelReason {
 /// Tells a running job that its result is no longer wanted. Cheap to clone; costs nothing until it is asked for.
 #[derive(Clone)]
 pub struct Cancellation {
-    tickets: Arc<[Ticket]>,
+    tickets: Arc<Tickets>,
     index: usize,
 }
 
@@ -169,20 +164,15 @@ impl Cancellation {
         self.ticket().cancel(reason);
     }
 
-    pub(crate) fn new(tickets: &Arc<[Ticket]>, index: usize) -> Self {
+    pub(crate) fn new(tickets: &Arc<Tickets>, index: usize) -> Self {
         Self {
             tickets: Arc::clone(tickets),
             index,
         }
     }
 
-    fn never() -> Self {
-        let tickets: Arc<[Ticket]> = Arc::new([Ticket::new(Receipt(0))]);
-        Self::new(&tickets, 0)
-    }
-
     fn ticket(&self) -> &Ticket {
-        &self.tickets[self.index]
+        &self.tickets.all[self.index]
     }
 }
 
@@ -192,8 +182,31 @@ impl fmt::Debug for Cancellation {
     }
 }
 
+/// The tickets of a batch, which its jobs share: no job has anything of its own to let go of.
+pub(crate) struct Tickets {
+    queue: QueueName,
+    all: Box<[Ticket]>,
+}
+
+impl Tickets {
+    pub(crate) fn new(queue: QueueName, receipts: impl Iterator<Item = Receipt>) -> Self {
+        Self {
+            queue,
+            all: receipts.map(Ticket::new).collect(),
+        }
+    }
+}
+
+impl Deref for Tickets {
+    type Target = [Ticket];
+
+    fn deref(&self) -> &[Ticket] {
+        &self.all
+    }
+}
+
 /// One fetched delivery, as those see it who renew its lease: what it is settled by, whether it is, and the way to its
-/// job. The tickets of a batch are one allocation, which its jobs share.
+/// job.
 pub(crate) struct Ticket {
     pub(crate) receipt: Receipt,
     state: AtomicU8,
@@ -202,7 +215,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) const fn new(receipt: Receipt) -> Self {
+    const fn new(receipt: Receipt) -> Self {
         Self {
             receipt,
             state: AtomicU8::new(HELD),

@@ -23,8 +23,8 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Makes one call. `tally` says how a call that was finished counts for the breaker; `ask_to_stop` is called when the
-    /// soft time limit is over.
+    /// Makes one call; answers also when it ended. `tally` says how a call that was finished counts for the breaker;
+    /// `ask_to_stop` is called when the soft time limit is over.
     ///
     /// Each layer makes the call within it by itself, so that a call in progress is stored once: a future that is handed
     /// from one async function to the next takes its place in both.
@@ -33,7 +33,7 @@ impl Guard {
         tally: impl Fn(&Result<T, WorkError>) -> Tally,
         ask_to_stop: impl FnOnce(),
         call: impl FnOnce() -> F,
-    ) -> Result<T, WorkError>
+    ) -> (Result<T, WorkError>, Instant)
     where
         F: Future<Output = Result<T, WorkError>>,
     {
@@ -41,17 +41,19 @@ impl Guard {
             None => None,
             Some(gate) => match gate.admit(Instant::now) {
                 Some(permit) => Some(permit),
-                None => return Err(refused()),
+                None => return (Err(refused()), Instant::now()),
             },
         };
         let result = within(self.limits, ask_to_stop, || {
             catch_panic(self.isolate_panics, call)
         })
         .await;
+        // Read once for each message: it costs as much as the rest of this.
+        let ended = Instant::now();
         if let Some(permit) = permit {
-            permit.record(Instant::now(), tally(&result));
+            permit.record(ended, tally(&result));
         }
-        result
+        (result, ended)
     }
 }
 
@@ -67,50 +69,35 @@ impl<W> Guarded<W> {
     pub(crate) const fn new(worker: W, guard: Guard) -> Self {
         Self { worker, guard }
     }
+
+    /// What is guarded.
+    pub(crate) const fn worker(&self) -> &W {
+        &self.worker
+    }
 }
 
-#[deny(
-    clippy::missing_trait_methods,
-    reason = "a wrapper that forgets a method changes its meaning"
-)]
-impl<W: Worker> Worker for Guarded<W> {
-    type Input = W::Input;
-    type Output = W::Output;
-
-    async fn process(&self, job: &Job<W::Input>) -> Result<W::Output, WorkError> {
+impl<W: Worker> Guarded<W> {
+    /// Calls the worker; answers also when that ended.
+    pub(crate) async fn process(
+        &self,
+        job: &Job<W::Input>,
+    ) -> (Result<W::Output, WorkError>, Instant) {
+        let ask_to_stop = || job.cancellation().cancel(CancelReason::SoftLimit);
         self.guard
-            .call(
-                tally_of,
-                || {
-                    job.cancellation().cancel(CancelReason::SoftLimit);
-                },
-                || self.worker.process(job),
-            )
+            .call(tally_of, ask_to_stop, || self.worker.process(job))
             .await
-    }
-
-    async fn start(&self) -> Result<(), WorkError> {
-        self.worker.start().await
-    }
-
-    async fn stop(&self) {
-        self.worker.stop().await;
     }
 }
 
 /// The call of a batch is guarded as a whole: it is let in, stopped, and fails by a panic as one. For the breaker each
 /// message counts, so that one bad row in a batch of hundreds is just that; as a probe the batch counts as one call, by
 /// the share of its messages that failed.
-#[deny(
-    clippy::missing_trait_methods,
-    reason = "a wrapper that forgets a method changes its meaning"
-)]
-impl<W: BatchWorker> BatchWorker for Guarded<W> {
-    type Input = W::Input;
-    type Output = W::Output;
-
-    /// Answers exactly one result for each job.
-    async fn process(&self, jobs: &[Job<W::Input>]) -> Vec<Result<W::Output, WorkError>> {
+impl<W: BatchWorker> Guarded<W> {
+    /// Calls the worker; answers exactly one result for each job, and when that ended.
+    pub(crate) async fn process_all(
+        &self,
+        jobs: &[Job<W::Input>],
+    ) -> (Vec<Result<W::Output, WorkError>>, Instant) {
         let tally = |results: &Result<Vec<Result<W::Output, WorkError>>, WorkError>| match results {
             Ok(results) => results.iter().fold(Tally::default(), |mut sum, result| {
                 sum += tally_of(result);
@@ -128,18 +115,10 @@ impl<W: BatchWorker> BatchWorker for Guarded<W> {
             results.resize_with(jobs.len(), || Err(unanswered()));
             Ok(results)
         });
-        match results.await {
-            Ok(results) => results,
-            Err(error) => jobs.iter().map(|_| Err(copy_of(&error))).collect(),
-        }
-    }
-
-    async fn start(&self) -> Result<(), WorkError> {
-        self.worker.start().await
-    }
-
-    async fn stop(&self) {
-        self.worker.stop().await;
+        let (results, ended) = results.await;
+        let results =
+            results.unwrap_or_else(|error| jobs.iter().map(|_| Err(copy_of(&error))).collect());
+        (results, ended)
     }
 }
 
@@ -183,7 +162,6 @@ fn copy_of(error: &WorkError) -> WorkError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::time::Duration;
 
     use super::*;
@@ -229,8 +207,11 @@ mod tests {
         }
     }
 
-    async fn run(worker: &impl Worker<Input = Order>, order: Order) -> Result<(), WorkErrorKind> {
-        let result = worker.process(&Job::for_test(order)).await;
+    async fn run<W: Worker<Input = Order>>(
+        worker: &Guarded<W>,
+        order: Order,
+    ) -> Result<(), WorkErrorKind> {
+        let (result, _) = worker.process(&Job::for_test(order)).await;
         result.map(drop).map_err(|error| error.kind())
     }
 
@@ -285,9 +266,9 @@ mod tests {
 
         let worker = Guarded::new(worker_fn(wait), guard());
         let began = Instant::now();
-        let reason = worker.process(&Job::for_test(())).await.unwrap();
-        assert_eq!(reason, CancelReason::SoftLimit);
-        assert_eq!(Instant::now() - began, Duration::from_secs(2));
+        let (reason, ended) = worker.process(&Job::for_test(())).await;
+        assert_eq!(reason.unwrap(), CancelReason::SoftLimit);
+        assert_eq!(ended - began, Duration::from_secs(2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -307,15 +288,11 @@ mod tests {
     /// Obeys each job; a job that panics or hangs takes the others along.
     struct Batch {
         answers: Option<usize>,
-        calls: Mutex<Vec<&'static str>>,
     }
 
     impl Batch {
         fn new() -> Self {
-            Self {
-                answers: None,
-                calls: Mutex::default(),
-            }
+            Self { answers: None }
         }
     }
 
@@ -324,22 +301,12 @@ mod tests {
         type Output = &'static str;
 
         async fn process(&self, jobs: &[Job<Order>]) -> Vec<Result<&'static str, WorkError>> {
-            self.calls.lock().unwrap().push("process");
             let mut results = Vec::new();
             for job in jobs {
                 results.push(obey(job).await);
             }
             results.resize_with(self.answers.unwrap_or(jobs.len()), || Ok("one more"));
             results
-        }
-
-        async fn start(&self) -> Result<(), WorkError> {
-            self.calls.lock().unwrap().push("start");
-            Ok(())
-        }
-
-        async fn stop(&self) {
-            self.calls.lock().unwrap().push("stop");
         }
     }
 
@@ -348,7 +315,7 @@ mod tests {
         orders: &[Order],
     ) -> Vec<Result<(), WorkErrorKind>> {
         let jobs: Vec<_> = orders.iter().copied().map(Job::for_test).collect();
-        let results = worker.process(&jobs).await;
+        let (results, _) = worker.process_all(&jobs).await;
         let results = results.into_iter();
         results
             .map(|result| result.map(drop).map_err(|error| error.kind()))
@@ -392,7 +359,6 @@ mod tests {
         for (answers, expected) in [(1, Err(RETRYABLE)), (2, Ok(())), (3, Ok(()))] {
             let batch = Batch {
                 answers: Some(answers),
-                ..Batch::new()
             };
             let worker = Guarded::new(batch, guard());
             let results = run_batch(&worker, &[Order::Succeed; 2]).await;
@@ -404,18 +370,10 @@ mod tests {
     async fn the_jobs_of_a_batch_learn_of_the_soft_limit() {
         let worker = Guarded::new(Batch::new(), guard());
         let jobs = [Order::Hang, Order::Hang].map(Job::for_test);
-        worker.process(&jobs).await;
+        worker.process_all(&jobs).await;
         for job in jobs {
             assert_eq!(job.cancellation().reason(), Some(CancelReason::SoftLimit));
         }
-    }
-
-    #[tokio::test]
-    async fn start_and_stop_reach_the_worker() {
-        let worker = Guarded::new(Batch::new(), Guard::default());
-        worker.start().await.unwrap();
-        worker.stop().await;
-        assert_eq!(*worker.worker.calls.lock().unwrap(), ["start", "stop"]);
     }
 
     /// The window holds one such future for each running job.

@@ -1,6 +1,6 @@
 //! How calls went lately: a sliding window of counters, in tenths.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,15 +30,23 @@ impl std::ops::AddAssign for Tally {
 /// Counts calls for as long as the window is. It holds the present tenth and the nine before it, so what it tells is
 /// between nine and ten tenths of the window old.
 ///
-/// Counting is one addition to an atomic. The mutex is taken once in each tenth, when a slot is used anew. A thread that
+/// Counting is one addition to an atomic, in a shard that other threads leave alone mostly: one that all lanes count in
+/// would go from core to core with each message. The mutex is taken once in each tenth, when a slot is used anew. A thread that
 /// stands still for most of a window between finding its slot and adding to it adds to a newer tenth; one call among
 /// many does not matter.
 #[derive(Debug)]
 pub(crate) struct Window {
-    slots: [Slot; SLOTS as usize],
+    shards: Box<[Shard]>,
     slot_nanos: u64,
     epoch: Instant,
     renewal: Mutex<()>,
+}
+
+/// Alone in its cache lines, of which processors fetch two at a time.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard {
+    slots: [Slot; SLOTS as usize],
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +60,9 @@ struct Slot {
 impl Window {
     pub(crate) fn new(length: Duration, now: Instant) -> Self {
         Self {
-            slots: Default::default(),
+            shards: std::iter::repeat_with(Shard::default)
+                .take(SHARDS)
+                .collect(),
             slot_nanos: (nanos(length) / SLOTS).max(1),
             epoch: now,
             renewal: Mutex::new(()),
@@ -62,7 +72,8 @@ impl Window {
     /// Counts calls that ended now.
     pub(crate) fn add(&self, now: Instant, tally: Tally) {
         let tenth = self.tenth(now);
-        let slot = &self.slots[(tenth % SLOTS) as usize];
+        let shard = &self.shards[SHARD.with(|shard| *shard)];
+        let slot = &shard.slots[(tenth % SLOTS) as usize];
         if slot.tenth.load(Ordering::Acquire) != tenth {
             self.renew(slot, tenth);
         }
@@ -79,7 +90,7 @@ impl Window {
         let newest = self.tenth(now);
         let oldest = newest.saturating_sub(SLOTS - 1).max(1);
         let mut sum = Tally::default();
-        for slot in &self.slots {
+        for slot in self.slots() {
             if (oldest..=newest).contains(&slot.tenth.load(Ordering::Acquire)) {
                 sum += Tally {
                     successes: slot.successes.load(Ordering::Relaxed),
@@ -93,9 +104,13 @@ impl Window {
     /// Forgets all calls.
     pub(crate) fn clear(&self) {
         let _renewing = self.lock();
-        for slot in &self.slots {
+        for slot in self.slots() {
             slot.tenth.store(0, Ordering::Release);
         }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.shards.iter().flat_map(|shard| &shard.slots)
     }
 
     fn renew(&self, slot: &Slot, tenth: u64) {
@@ -125,7 +140,16 @@ fn nanos(duration: Duration) -> u64 {
         .saturating_add(duration.subsec_nanos().into())
 }
 
+thread_local! {
+    /// The shard in which this thread counts.
+    static SHARD: usize = {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS
+    };
+}
+
 const SLOTS: u64 = 10;
+const SHARDS: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -10,19 +10,23 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lane::Lane;
+use super::settle::Verdict;
 use crate::codec::Codec;
 use crate::error::{WorkError, WorkErrorKind};
 use crate::job::{Cancellation, Job};
 use crate::message::Delivery;
 use crate::observe::{Event, JobReport, Observer};
-use crate::resilience::{Retry, discard};
+use crate::resilience::{Guarded, Retry, discard};
 use crate::settlement::{Disposition, decide};
 use crate::worker::Worker;
 
-/// What came of one message.
+/// What came of one message, and how its latest run went.
 pub(super) struct Finished {
-    pub(super) delivery: Delivery,
-    pub(super) outcome: Outcome,
+    pub(super) verdict: Verdict,
+    pub(super) failure: Option<WorkErrorKind>,
+    /// `None` if there was no run to its end.
+    pub(super) took: Option<Duration>,
+    pub(super) ended: Instant,
 }
 
 /// What is to become of it, and how its latest run went.
@@ -39,7 +43,7 @@ pub(super) struct Outcome {
 /// That future is moved to its place and stays there for as long as the job runs, so it is kept small: what it holds is
 /// borrowed where it is, because what is moved from one async function to the next takes its place in both.
 pub(super) fn attempt<'a, W, C>(
-    worker: &'a W,
+    worker: &'a Guarded<W>,
     codec: &C,
     lane: &'a Lane,
     delivery: Delivery,
@@ -51,7 +55,7 @@ where
     C: Codec<W::Input>,
 {
     let mut prepared = match decode(codec, &delivery) {
-        Ok(input) => Ok(Job::new(input, delivery, lane.queue.clone(), cancellation)),
+        Ok(input) => Ok(Job::new(input, delivery, cancellation)),
         Err(error) => Err((error, delivery)),
     };
     async move {
@@ -59,11 +63,22 @@ where
             Ok(job) => work(worker, lane, job, began).await,
             Err((error, delivery)) => undecodable(error, delivery),
         };
+        let Outcome {
+            disposition,
+            failure,
+            took,
+            ended,
+        } = outcome;
         let delivery = match prepared {
             Ok(job) => job.into_delivery(),
             Err((_, delivery)) => delivery,
         };
-        Finished { delivery, outcome }
+        Finished {
+            verdict: Verdict::new(lane, delivery, disposition),
+            failure,
+            took,
+            ended,
+        }
     }
 }
 
@@ -72,20 +87,20 @@ where
 /// On an at-most-once broker nobody would hand the message out again, so retries, snoozes and waiting for the breaker
 /// happen right here.
 async fn work<W: Worker>(
-    worker: &W,
+    worker: &Guarded<W>,
     lane: &Lane,
     job: &mut Job<W::Input>,
     mut began: Instant,
 ) -> Outcome {
     loop {
-        let Some(result) = unless_aborted(&lane.aborted, pin!(worker.process(job))).await else {
+        let call = unless_aborted(&lane.aborted, pin!(worker.process(job))).await;
+        let Some((result, ended)) = call else {
             return Outcome::aborted();
         };
         let disposition = decide(&result, job.attempt(), lane.retry.as_ref());
         let failure = result.as_ref().err().map(WorkError::kind);
         report_failure(lane, job, &result, &disposition);
         discard(result);
-        let ended = Instant::now();
         let took = ended.saturating_duration_since(began);
         let wait = match disposition {
             Disposition::Retry { after } if lane.retries_in_process => {

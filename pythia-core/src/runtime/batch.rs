@@ -14,18 +14,18 @@ use super::attempt::{decode, report_failure, unless_aborted};
 use super::hold::Hold;
 use super::lane::{Fetched, Lane};
 use super::process::Backlog;
-use super::settle::Outbox;
+use super::settle::{Outbox, Verdict};
 use crate::codec::Codec;
 use crate::error::{WorkError, WorkErrorKind};
 use crate::job::Job;
 use crate::observe::{Event, JobReport, Observer};
-use crate::resilience::discard;
+use crate::resilience::{Guarded, discard};
 use crate::settlement::{Disposition, decide};
 use crate::worker::BatchWorker;
 
 /// Runs the stage until the fetch stage has ended and all that it fetched has a disposition.
 pub(super) async fn run<W, C>(
-    worker: &W,
+    worker: &Guarded<W>,
     codec: &C,
     lane: &Lane,
     mut fetched: mpsc::Receiver<Fetched>,
@@ -54,12 +54,7 @@ pub(super) async fn run<W, C>(
             }
             match decode(codec, &delivery) {
                 Ok(input) => {
-                    let job = Job::new(
-                        input,
-                        delivery,
-                        lane.queue.clone(),
-                        hold.cancellation(index),
-                    );
+                    let job = Job::new(input, delivery, hold.cancellation(index));
                     gathered.push(Gathered { job, hold, index });
                 }
                 Err(error) => {
@@ -74,7 +69,7 @@ pub(super) async fn run<W, C>(
                             waited: None,
                         }],
                     );
-                    outbox.push(hold, index, delivery, disposition);
+                    outbox.push(hold, index, Verdict::new(lane, delivery, disposition));
                 }
             }
         }
@@ -86,7 +81,7 @@ pub(super) async fn run<W, C>(
         let is_refused = lane.refuses_unstarted();
         let may_start = fits && !is_refused;
         if !gathered.is_empty() && may_start && (full || last || Instant::now() >= due) {
-            leave_lost(&mut gathered, &mut outbox);
+            leave_lost(lane, &mut gathered, &mut outbox);
             if !gathered.is_empty() {
                 running += gathered.len();
                 calls.push(call(worker, lane, std::mem::take(&mut gathered)));
@@ -102,14 +97,14 @@ pub(super) async fn run<W, C>(
             () = lane.phase.drain_is_over(), if !cut => {
                 cut = true;
                 lane.abort();
-                hand_back(&mut fetched, &mut backlog, &mut gathered, &mut outbox);
+                hand_back(lane, &mut fetched, &mut backlog, &mut gathered, &mut outbox);
                 for ended in poll_once_more(&mut calls) {
                     running -= ended.len();
                     finish(lane, ended, &mut outbox);
                 }
             }
             () = lane.unstarted_is_refused(), if !backlog.is_empty() || !gathered.is_empty() => {
-                hand_back(&mut fetched, &mut backlog, &mut gathered, &mut outbox);
+                hand_back(lane, &mut fetched, &mut backlog, &mut gathered, &mut outbox);
             }
             Some(ended) = calls.next(), if !calls.is_empty() => {
                 running -= ended.len();
@@ -156,17 +151,21 @@ struct Ended<T> {
 }
 
 /// Lets go of what was gathered and has lost its lease since: another worker has it by now.
-fn leave_lost<T>(gathered: &mut Vec<Gathered<T>>, outbox: &mut Outbox) {
+fn leave_lost<T>(lane: &Lane, gathered: &mut Vec<Gathered<T>>, outbox: &mut Outbox) {
     let is_lost = |gathered: &mut Gathered<T>| gathered.job.cancellation().is_cancelled();
     for Gathered { job, hold, index } in gathered.extract_if(.., is_lost) {
-        outbox.push(hold, index, job.into_delivery(), Disposition::Release);
+        outbox.push(
+            hold,
+            index,
+            Verdict::new(lane, job.into_delivery(), Disposition::Release),
+        );
     }
 }
 
 /// One call, guarded as a whole; then a decision for each job. On an at-most-once broker the jobs to be tried again are
 /// called again right here.
 async fn call<W: BatchWorker>(
-    worker: &W,
+    worker: &Guarded<W>,
     lane: &Lane,
     gathered: Vec<Gathered<W::Input>>,
 ) -> Vec<Ended<W::Input>> {
@@ -179,10 +178,11 @@ async fn call<W: BatchWorker>(
     let mut first = true;
     while !jobs.is_empty() {
         let began = Instant::now();
-        let Some(results) = unless_aborted(&lane.aborted, pin!(worker.process(&jobs))).await else {
+        let call = unless_aborted(&lane.aborted, pin!(worker.process_all(&jobs))).await;
+        let Some((results, ended_at)) = call else {
             break;
         };
-        let took = Instant::now().saturating_duration_since(began);
+        let took = ended_at.saturating_duration_since(began);
         let mut again = (Vec::new(), Vec::new());
         let mut pause = Duration::ZERO;
         let mut refused = false;
@@ -259,13 +259,18 @@ fn finish<T>(lane: &Lane, ended: Vec<Ended<T>>, outbox: &mut Outbox) {
         ..
     } in ended
     {
-        outbox.push(hold, index, job.into_delivery(), disposition);
+        outbox.push(
+            hold,
+            index,
+            Verdict::new(lane, job.into_delivery(), disposition),
+        );
     }
 }
 
 /// Hands back what was fetched and not given to a call, also what waits to be taken. The newest first: each goes before
 /// the head of the queue, where the oldest has to be in the end.
 fn hand_back<T>(
+    lane: &Lane,
     fetched: &mut mpsc::Receiver<Fetched>,
     backlog: &mut Backlog,
     gathered: &mut Vec<Gathered<T>>,
@@ -281,7 +286,11 @@ fn hand_back<T>(
         }
     }
     for Gathered { job, hold, index } in gathered.drain(..).rev() {
-        outbox.push(hold, index, job.into_delivery(), Disposition::Release);
+        outbox.push(
+            hold,
+            index,
+            Verdict::new(lane, job.into_delivery(), Disposition::Release),
+        );
     }
 }
 

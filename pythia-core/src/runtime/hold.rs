@@ -9,12 +9,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedRwLockReadGuard};
 
 use crate::broker::Settler;
-use crate::job::{CancelReason, Cancellation, Ticket};
-use crate::message::{Delivery, Receipt};
+use crate::job::{CancelReason, Cancellation, Tickets};
+use crate::message::{Delivery, QueueName, Receipt};
 
 /// One subscription of a lane and all that was fetched through it. A lane has one at a time, and more only while jobs of
 /// a subscription that was given up are still running.
 pub(crate) struct Session {
+    queue: QueueName,
     pub(crate) settler: Arc<dyn Settler>,
     pub(crate) lease: Option<Duration>,
     holds: Mutex<Vec<Arc<Hold>>>,
@@ -22,8 +23,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(settler: Arc<dyn Settler>, lease: Option<Duration>) -> Arc<Self> {
+    pub(crate) fn new(
+        queue: QueueName,
+        settler: Arc<dyn Settler>,
+        lease: Option<Duration>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            queue,
             settler,
             lease,
             holds: Mutex::new(Vec::new()),
@@ -38,10 +44,10 @@ impl Session {
         presence: Option<OwnedRwLockReadGuard<()>>,
     ) -> Arc<Hold> {
         let hold = Arc::new(Hold {
-            tickets: deliveries
-                .iter()
-                .map(|delivery| Ticket::new(delivery.receipt))
-                .collect(),
+            tickets: Arc::new(Tickets::new(
+                self.queue.clone(),
+                deliveries.iter().map(|delivery| delivery.receipt),
+            )),
             session: Arc::clone(self),
             unsettled: AtomicUsize::new(deliveries.len()),
             settled: Notify::new(),
@@ -103,7 +109,7 @@ impl fmt::Debug for Session {
 
 /// One fetched batch, until all of it is settled.
 pub(crate) struct Hold {
-    tickets: Arc<[Ticket]>,
+    tickets: Arc<Tickets>,
     pub(crate) session: Arc<Session>,
     unsettled: AtomicUsize,
     settled: Notify,

@@ -309,7 +309,7 @@ impl Lane {
         settler: Arc<dyn Settler>,
         lease: Option<Duration>,
     ) -> Arc<Session> {
-        let session = Session::new(settler, lease);
+        let session = Session::new(self.queue.clone(), settler, lease);
         self.lock_sessions().push(Arc::clone(&session));
         let lease_ms = lease.map_or(0, |lease| (lease.as_millis() as u64).max(1));
         self.lease_ms.store(lease_ms, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::attempt::{Finished, Outcome, attempt};
+use super::attempt::{Finished, attempt};
 use super::hold::Hold;
 use super::lane::{Fetched, Lane, Round};
 use super::settle::Outbox;
@@ -21,11 +21,12 @@ use crate::codec::Codec;
 use crate::job::Cancellation;
 use crate::message::Delivery;
 use crate::observe::{Event, JobReport, Observer};
+use crate::resilience::Guarded;
 use crate::worker::Worker;
 
 /// Runs the stage until the fetch stage has ended and all that it fetched has a disposition.
 pub(super) async fn run<W, C>(
-    worker: &W,
+    worker: &Guarded<W>,
     codec: &C,
     lane: &Lane,
     mut fetched: mpsc::Receiver<Fetched>,
@@ -75,7 +76,11 @@ pub(super) async fn run<W, C>(
                 }
             }
             batch = fetched.recv(), if open && stage.backlog.is_empty() => match batch {
-                Some(batch) => stage.backlog = Backlog::of(batch),
+                Some(batch) => {
+                    stage.backlog = Backlog::of(batch);
+                    // The fetch stage has room again: it is to ask for the next batch before this one keeps the thread.
+                    tokio::task::yield_now().await;
+                }
                 None => open = false,
             },
         }
@@ -89,7 +94,7 @@ struct Stage<'a, F> {
     /// Fetched and not started.
     backlog: Backlog,
     /// Started, and pending at their first poll.
-    window: FuturesUnordered<Running<F>>,
+    window: FuturesUnordered<Waiting<F>>,
     /// Places of jobs that have ended, for the next ones.
     spare: Vec<Place<F>>,
     reports: Vec<JobReport>,
@@ -131,22 +136,21 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
             let waited = delivery
                 .enqueued_at
                 .map(|at| wall.duration_since(at).unwrap_or_default());
-            let job = start(delivery, cancellation, now);
             let mut place = self.spare.pop().unwrap_or_else(|| Box::pin(None));
-            place.as_mut().set(Some(job));
+            place.as_mut().set(Some(start(delivery, cancellation, now)));
             let mut running = Running {
-                place: Some(place),
+                place,
                 hold,
                 index,
                 waited,
             };
-            match running.poll_unpin(cx) {
-                Poll::Ready(ended) => {
-                    now = ended.finished.outcome.ended;
-                    self.collect_one(ended);
+            match running.poll(cx) {
+                Poll::Ready(finished) => {
+                    now = finished.ended;
+                    self.collect_one(finished, running);
                 }
                 Poll::Pending => {
-                    self.window.push(running);
+                    self.window.push(Waiting(Some(running)));
                     round = Round::Waiting;
                     now = Instant::now();
                 }
@@ -167,38 +171,23 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
     }
 
     /// Takes a finished job and all others that are finished by now.
-    fn collect(&mut self, first: Ended<F>) {
-        self.collect_one(first);
-        while let Some(Some(ended)) = self.window.next().now_or_never() {
-            self.collect_one(ended);
+    fn collect(&mut self, (finished, ended): (Finished, Running<F>)) {
+        self.collect_one(finished, ended);
+        while let Some(Some((finished, ended))) = self.window.next().now_or_never() {
+            self.collect_one(finished, ended);
         }
     }
 
-    fn collect_one(
-        &mut self,
-        Ended {
-            finished: Finished { delivery, outcome },
-            place,
-            hold,
-            index,
-            waited,
-        }: Ended<F>,
-    ) {
-        let Outcome {
-            disposition,
-            failure,
-            took,
-            ..
-        } = outcome;
-        self.spare.push(place);
-        if let Some(took) = took {
+    fn collect_one(&mut self, finished: Finished, ended: Running<F>) {
+        self.spare.push(ended.place);
+        if let Some(took) = finished.took {
             self.reports.push(JobReport {
-                failure,
+                failure: finished.failure,
                 took,
-                waited,
+                waited: ended.waited,
             });
         }
-        self.outbox.push(hold, index, delivery, disposition);
+        self.outbox.push(ended.hold, ended.index, finished.verdict);
     }
 
     /// Hands back what was fetched and not started, also what waits to be taken: the breaker is open, or the runner stops.
@@ -228,7 +217,9 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
             }
         }
         self.window.clear();
-        ended.into_iter().for_each(|end| self.collect_one(end));
+        for (finished, ended) in ended {
+            self.collect_one(finished, ended);
+        }
     }
 
     fn flush(&mut self) {
@@ -246,47 +237,45 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
 /// Where a job is while it runs: on the heap, so that it can be moved into the window, and used again.
 type Place<F> = Pin<Box<Option<F>>>;
 
-/// A started job.
+/// A started job, and where its message came from.
 struct Running<F> {
-    /// Taken when the job has ended.
-    place: Option<Place<F>>,
-    hold: Arc<Hold>,
-    index: u32,
-    waited: Option<Duration>,
-}
-
-/// A finished job, and where it came from.
-struct Ended<F> {
-    finished: Finished,
-    /// Empty.
+    /// Empty when the job has ended.
     place: Place<F>,
     hold: Arc<Hold>,
     index: u32,
     waited: Option<Duration>,
 }
 
-impl<F: Future<Output = Finished>> Future for Running<F> {
-    type Output = Ended<F>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended<F>> {
-        let job = self.place.as_mut();
-        let Some(job) = job.and_then(|place| place.as_mut().as_pin_mut()) else {
+impl<F: Future> Running<F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(job) = self.place.as_mut().as_pin_mut() else {
             unreachable!("a job is not polled after its end")
         };
-        let Poll::Ready(finished) = job.poll(cx) else {
+        let polled = job.poll(cx);
+        if polled.is_ready() {
+            self.place.as_mut().set(None);
+        }
+        polled
+    }
+}
+
+/// A job in the window, until it has ended.
+struct Waiting<F>(Option<Running<F>>);
+
+impl<F: Future> Future for Waiting<F> {
+    type Output = (F::Output, Running<F>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(running) = &mut self.0 else {
+            unreachable!("a job is not polled after its end")
+        };
+        let Poll::Ready(output) = running.poll(cx) else {
             return Poll::Pending;
         };
-        let Some(mut place) = self.place.take() else {
+        let Some(ended) = self.0.take() else {
             unreachable!("it was there a moment ago")
         };
-        place.as_mut().set(None);
-        Poll::Ready(Ended {
-            finished,
-            place,
-            hold: Arc::clone(&self.hold),
-            index: self.index,
-            waited: self.waited,
-        })
+        Poll::Ready((output, ended))
     }
 }
 

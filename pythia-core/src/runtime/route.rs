@@ -371,11 +371,11 @@ struct Single<W, C> {
 
 impl<W: Worker, C: Codec<W::Input>> AnyRoute for Single<W, C> {
     fn start(&self) -> BoxFuture<'_, Result<(), WorkError>> {
-        Box::pin(Worker::start(&self.worker))
+        Box::pin(self.worker.worker().start())
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
-        Box::pin(Worker::stop(&self.worker))
+        Box::pin(self.worker.worker().stop())
     }
 
     fn process(
@@ -397,11 +397,11 @@ struct Batched<W, C> {
 
 impl<W: BatchWorker, C: Codec<W::Input>> AnyRoute for Batched<W, C> {
     fn start(&self) -> BoxFuture<'_, Result<(), WorkError>> {
-        Box::pin(BatchWorker::start(&self.worker))
+        Box::pin(self.worker.worker().start())
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
-        Box::pin(BatchWorker::stop(&self.worker))
+        Box::pin(self.worker.worker().stop())
     }
 
     fn process(

@@ -43,6 +43,57 @@ enum Fate {
     },
 }
 
+/// What becomes of a delivery: as the broker is told, and as it is counted.
+pub(super) struct Verdict {
+    settlement: Settlement,
+    fate: Fate,
+}
+
+impl Verdict {
+    /// Of a delivery that was started. Reports a dead letter.
+    pub(super) fn new(lane: &Lane, delivery: Delivery, disposition: Disposition) -> Self {
+        let fate = match &disposition {
+            // Nearly all end so, and of these nothing is needed any more but where to settle them.
+            Disposition::Ack => {
+                return Self {
+                    settlement: Settlement::Ack(delivery.receipt),
+                    fate: Fate::Acked,
+                };
+            }
+            Disposition::DeadLetter { reason } => {
+                lane.observers.on_event(&Event::DeadLettered {
+                    queue: &lane.queue,
+                    id: &delivery.id,
+                    attempts: delivery.attempt(),
+                    reason,
+                    kept: lane.keeps_dead_letters,
+                });
+                Fate::Dead
+            }
+            // Only what was aborted gets here on an at-most-once broker: an open breaker is waited for where the job runs.
+            Disposition::Release if lane.retries_in_process => return Self::lost(&delivery, true),
+            Disposition::Release => Fate::Released,
+            Disposition::Retry { .. } => Fate::Retried,
+            Disposition::Snooze { .. } => Fate::Snoozed,
+        };
+        let settlement = match disposition {
+            Disposition::DeadLetter { .. } if !lane.keeps_dead_letters => {
+                Settlement::Ack(delivery.receipt)
+            }
+            disposition => Settlement::new(delivery, disposition),
+        };
+        Self { settlement, fate }
+    }
+
+    /// There is no time for it, and nobody to hand it back to.
+    fn lost(delivery: &Delivery, was_started: bool) -> Self {
+        Self {
+            settlement: Settlement::Ack(delivery.receipt),
+            fate: Fate::Lost { was_started },
+        }
+    }
+}
+
 /// Where the process stage puts its dispositions. Unbounded in form; in fact the lane's slots bound it, because a slot
 /// taken by a start is given back by the settle.
 pub(super) struct Outbox {
@@ -65,61 +116,21 @@ impl Outbox {
 
     /// Hands a delivery back that was not started.
     pub(super) fn push_unstarted(&mut self, hold: Arc<Hold>, index: u32, delivery: Delivery) {
-        if self.lane.retries_in_process {
-            self.lose(hold, index, &delivery, false);
-        } else {
-            let settlement = Settlement::Release(Box::new(delivery));
-            self.unit(hold).push(index, settlement, Fate::Unstarted);
-        }
+        let verdict = match self.lane.retries_in_process {
+            true => Verdict::lost(&delivery, false),
+            false => Verdict {
+                settlement: Settlement::Release(Box::new(delivery)),
+                fate: Fate::Unstarted,
+            },
+        };
+        self.push(hold, index, verdict);
     }
 
-    /// Puts the disposition of a delivery that was started.
-    pub(super) fn push(
-        &mut self,
-        hold: Arc<Hold>,
-        index: u32,
-        delivery: Delivery,
-        disposition: Disposition,
-    ) {
-        let keeps_dead_letters = self.lane.keeps_dead_letters;
-        match &disposition {
-            Disposition::DeadLetter { reason } => {
-                self.lane.observers.on_event(&Event::DeadLettered {
-                    queue: &self.lane.queue,
-                    id: &delivery.id,
-                    attempts: delivery.attempt(),
-                    reason,
-                    kept: keeps_dead_letters,
-                });
-            }
-            // Only what was aborted gets here on an at-most-once broker: an open breaker is waited for where the job runs.
-            Disposition::Release if self.lane.retries_in_process => {
-                return self.lose(hold, index, &delivery, true);
-            }
-            _ => {}
-        }
-        let fate = match &disposition {
-            Disposition::DeadLetter { .. } => Fate::Dead,
-            Disposition::Release => Fate::Released,
-            Disposition::Retry { .. } => Fate::Retried,
-            Disposition::Snooze { .. } => Fate::Snoozed,
-            Disposition::Ack => Fate::Acked,
-        };
-        let settlement = match disposition {
-            Disposition::DeadLetter { .. } if !keeps_dead_letters => {
-                Settlement::Ack(delivery.receipt)
-            }
-            disposition => Settlement::new(delivery, disposition),
-        };
+    /// Puts what becomes of a delivery that was started.
+    pub(super) fn push(&mut self, hold: Arc<Hold>, index: u32, verdict: Verdict) {
+        let Verdict { settlement, fate } = verdict;
+        self.lost += u64::from(matches!(fate, Fate::Lost { .. }));
         self.unit(hold).push(index, settlement, fate);
-    }
-
-    /// There is no time for it, and nobody to hand it back to.
-    fn lose(&mut self, hold: Arc<Hold>, index: u32, delivery: &Delivery, was_started: bool) {
-        self.lost += 1;
-        let settlement = Settlement::Ack(delivery.receipt);
-        self.unit(hold)
-            .push(index, settlement, Fate::Lost { was_started });
     }
 
     /// Sends what was put, in that order: what is handed back goes before the head of the queue, so the newest batch is to

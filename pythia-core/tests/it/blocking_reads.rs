@@ -137,6 +137,29 @@ async fn what_a_read_brings_while_a_suspect_runs_goes_back_at_once() {
     }
 }
 
+type Looks = (Blocking, Arc<Mutex<Vec<usize>>>);
+
+/// Jobs that don't wait keep their thread until the batch is done: the broker would have nothing to do meanwhile.
+#[tokio::test(start_paused = true)]
+async fn the_next_read_begins_before_the_batch_does() {
+    let broker = Blocking::new(0, None);
+    let reads = [vec![0, 1], vec![2]];
+    let reads = reads.map(|numbers| (MS, numbers.into_iter().map(delivery).collect()));
+    *broker.late.lock().unwrap() = reads.into();
+    let left = Arc::<Mutex<Vec<usize>>>::default();
+    let worker = worker_fn_with(
+        (broker.clone(), Arc::clone(&left)),
+        async |(broker, left): &Looks, _: &Job<u64>| {
+            left.lock().unwrap().push(broker.late.lock().unwrap().len());
+            Ok::<_, WorkError>(())
+        },
+    );
+    let route = Route::new("idle", worker).lanes(1);
+    let runner = Runner::builder().route(&broker, route).build().unwrap();
+    runner.run_until(sleep(50 * MS)).await.unwrap();
+    assert_eq!(*left.lock().unwrap(), [0, 0, 0], "reads not yet begun");
+}
+
 /// The last to go back is at the head of the queue.
 #[tokio::test(start_paused = true)]
 async fn what_the_last_read_brings_goes_back_before_what_is_older() {

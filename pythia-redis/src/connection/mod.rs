@@ -467,7 +467,7 @@ fn command(name: &'static str, hash: ClusterHash, blocking: bool) -> CustomComma
 
 fn refuse_flat_data(reply: &Reply) {
     debug_assert!(
-        !matches!(reply, Reply::Array(elements) if matches!(elements.first(), Some(Reply::Bytes(_)))),
+        !reply.begins_with_text(),
         "a script's reply starts with a string: data there can be mistaken for a pub/sub frame, nest it"
     );
 }

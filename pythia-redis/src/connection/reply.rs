@@ -20,15 +20,9 @@ pub(crate) struct Args {
 #[derive(Clone, Debug)]
 pub(crate) struct Arg(Value);
 
-/// What Redis answered.
+/// What Redis answered. Taken apart where it is used, and not before: an answer may have a thousand entries.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Reply {
-    Nil,
-    Integer(i64),
-    /// A bulk string, or a status such as `OK`.
-    Bytes(Bytes),
-    Array(Vec<Self>),
-}
+pub(crate) struct Reply(Resp3Frame);
 
 impl Args {
     pub(crate) fn new() -> Self {
@@ -125,50 +119,29 @@ macro_rules! integer_args {
 integer_args!(u8, u16, u32, i32, i64, u64, usize, u128);
 
 impl Reply {
+    /// An answer that is no error. One within it shows when it is looked at.
     pub(super) fn from_frame(frame: Resp3Frame) -> Result<Self, RedisError> {
         match frame {
-            Resp3Frame::BlobString { data, .. }
-            | Resp3Frame::SimpleString { data, .. }
-            | Resp3Frame::VerbatimString { data, .. }
-            | Resp3Frame::BigNumber { data, .. } => Ok(Self::Bytes(data)),
-            Resp3Frame::Number { data, .. } => Ok(Self::Integer(data)),
-            Resp3Frame::Null => Ok(Self::Nil),
-            Resp3Frame::Array { data, .. } => Self::from_frames(data.into_iter()),
-            // fred takes an array for a pub/sub frame by its first word, also inside a reply, and puts a word of its
-            // own before it. In RESP2 nothing else makes a push.
-            Resp3Frame::Push { data, .. } => Self::from_frames(data.into_iter().skip(1)),
-            Resp3Frame::SimpleError { data, .. } => Err(RedisError::from_reply(&data)),
-            Resp3Frame::BlobError { data, .. } => {
-                Err(RedisError::from_reply(&String::from_utf8_lossy(&data)))
+            Resp3Frame::SimpleError { .. } | Resp3Frame::BlobError { .. } => {
+                Err(Self(frame).unexpected("an answer"))
             }
-            Resp3Frame::Boolean { data, .. } => Ok(Self::Integer(data.into())),
-            Resp3Frame::Double { data, .. } => Ok(Self::Bytes(data.to_string().into())),
-            Resp3Frame::Map { .. }
-            | Resp3Frame::Set { .. }
-            | Resp3Frame::Hello { .. }
-            | Resp3Frame::ChunkedString(_) => {
-                Err(RedisError::unexpected("a reply of RESP2", "of RESP3"))
-            }
+            frame => Ok(Self(frame)),
         }
     }
 
-    fn from_frames(frames: impl Iterator<Item = Resp3Frame>) -> Result<Self, RedisError> {
-        frames
-            .map(Self::from_frame)
-            .collect::<Result<_, _>>()
-            .map(Self::Array)
-    }
-
     pub(crate) fn is_nil(&self) -> bool {
-        matches!(self, Self::Nil)
+        matches!(self.0, Resp3Frame::Null)
     }
 
     /// The elements; a nil counts as an empty array, as an expired wait and a missing key do.
     pub(crate) fn into_array(self) -> Result<Vec<Self>, RedisError> {
-        match self {
-            Self::Array(elements) => Ok(elements),
-            Self::Nil => Ok(Vec::new()),
-            other => Err(RedisError::unexpected("an array", other.form())),
+        match self.0 {
+            Resp3Frame::Array { data, .. } => Ok(data.into_iter().map(Self).collect()),
+            // fred takes an array for a pub/sub frame by its first word, also inside a reply, and puts a word of its
+            // own before it. In RESP2 nothing else makes a push.
+            Resp3Frame::Push { data, .. } => Ok(data.into_iter().skip(1).map(Self).collect()),
+            Resp3Frame::Null => Ok(Vec::new()),
+            other => Err(Self(other).unexpected("an array")),
         }
     }
 
@@ -184,10 +157,15 @@ impl Reply {
         })
     }
 
+    /// A bulk string, or a status such as `OK`.
     pub(crate) fn into_bytes(self) -> Result<Bytes, RedisError> {
-        match self {
-            Self::Bytes(bytes) => Ok(bytes),
-            other => Err(RedisError::unexpected("a string", other.form())),
+        match self.0 {
+            Resp3Frame::BlobString { data, .. }
+            | Resp3Frame::SimpleString { data, .. }
+            | Resp3Frame::VerbatimString { data, .. }
+            | Resp3Frame::BigNumber { data, .. } => Ok(data),
+            Resp3Frame::Double { data, .. } => Ok(data.to_string().into()),
+            other => Err(Self(other).unexpected("a string")),
         }
     }
 
@@ -198,21 +176,24 @@ impl Reply {
 
     /// `None` for nil, otherwise the string.
     pub(crate) fn into_optional_bytes(self) -> Result<Option<Bytes>, RedisError> {
-        match self {
-            Self::Nil => Ok(None),
-            other => other.into_bytes().map(Some),
+        match self.is_nil() {
+            true => Ok(None),
+            false => self.into_bytes().map(Some),
         }
     }
 
     /// An integer, also one that Redis wrote as a string (scores, fields of hashes).
     pub(crate) fn as_integer(&self) -> Result<i64, RedisError> {
-        match self {
-            Self::Integer(number) => Ok(*number),
-            Self::Bytes(bytes) => std::str::from_utf8(bytes)
-                .ok()
-                .and_then(|text| text.parse().ok())
-                .ok_or_else(|| RedisError::unexpected("an integer", "another string")),
-            other => Err(RedisError::unexpected("an integer", other.form())),
+        match &self.0 {
+            Resp3Frame::Number { data, .. } => Ok(*data),
+            Resp3Frame::Boolean { data, .. } => Ok((*data).into()),
+            Resp3Frame::BlobString { data, .. } | Resp3Frame::SimpleString { data, .. } => {
+                std::str::from_utf8(data)
+                    .ok()
+                    .and_then(|text| text.parse().ok())
+                    .ok_or_else(|| RedisError::unexpected("an integer", "another string"))
+            }
+            _ => Err(self.unexpected("an integer")),
         }
     }
 
@@ -222,12 +203,73 @@ impl Reply {
         u64::try_from(number).map_err(|_| RedisError::unexpected("a count", "a negative integer"))
     }
 
+    /// Whether it is an array that begins with a string.
+    pub(super) fn begins_with_text(&self) -> bool {
+        let (Resp3Frame::Array { data, .. } | Resp3Frame::Push { data, .. }) = &self.0 else {
+            return false;
+        };
+        let is_text = |frame: &Resp3Frame| {
+            matches!(
+                frame,
+                Resp3Frame::BlobString { .. } | Resp3Frame::SimpleString { .. }
+            )
+        };
+        let skipped = usize::from(matches!(self.0, Resp3Frame::Push { .. }));
+        data.get(skipped).is_some_and(is_text)
+    }
+
     pub(crate) fn form(&self) -> &'static str {
-        match self {
-            Self::Nil => "nil",
-            Self::Integer(_) => "an integer",
-            Self::Bytes(_) => "a string",
-            Self::Array(_) => "an array",
+        match self.0 {
+            Resp3Frame::Null => "nil",
+            Resp3Frame::Number { .. } | Resp3Frame::Boolean { .. } => "an integer",
+            Resp3Frame::BlobString { .. }
+            | Resp3Frame::SimpleString { .. }
+            | Resp3Frame::VerbatimString { .. }
+            | Resp3Frame::BigNumber { .. }
+            | Resp3Frame::Double { .. } => "a string",
+            Resp3Frame::Array { .. } | Resp3Frame::Push { .. } => "an array",
+            Resp3Frame::SimpleError { .. } | Resp3Frame::BlobError { .. } => "an error",
+            Resp3Frame::Map { .. }
+            | Resp3Frame::Set { .. }
+            | Resp3Frame::Hello { .. }
+            | Resp3Frame::ChunkedString(_) => "a reply of RESP3",
         }
+    }
+
+    /// Redis' own error, if that is what it is.
+    fn unexpected(&self, expected: &str) -> RedisError {
+        match &self.0 {
+            Resp3Frame::SimpleError { data, .. } => RedisError::from_reply(data),
+            Resp3Frame::BlobError { data, .. } => {
+                RedisError::from_reply(&String::from_utf8_lossy(data))
+            }
+            _ => RedisError::unexpected(expected, self.form()),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Reply {
+    pub(crate) fn bytes(bytes: impl Into<Bytes>) -> Self {
+        Self(Resp3Frame::BlobString {
+            data: bytes.into(),
+            attributes: None,
+        })
+    }
+
+    pub(crate) fn text(&self) -> Option<&str> {
+        match &self.0 {
+            Resp3Frame::BlobString { data, .. } | Resp3Frame::SimpleString { data, .. } => {
+                std::str::from_utf8(data).ok()
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn integer(number: i64) -> Self {
+        Self(Resp3Frame::Number {
+            data: number,
+            attributes: None,
+        })
     }
 }

@@ -49,10 +49,7 @@ async fn pop(reader: &mut Reader, wait: u64) -> Result<Reply, RedisError> {
 }
 
 fn text(reply: &Reply) -> &str {
-    match reply {
-        Reply::Bytes(bytes) => std::str::from_utf8(bytes).expect("text"),
-        other => panic!("no string: {other:?}"),
-    }
+    reply.text().expect("text")
 }
 
 #[test]
@@ -478,7 +475,7 @@ mod scripts {
                 .eval(&ECHO, &[], Args::new().arg("a"))
                 .await
                 .unwrap();
-            assert_eq!(reply.into_array().unwrap()[0], Reply::Integer(1));
+            assert_eq!(reply.into_array().unwrap()[0], Reply::integer(1));
             assert_eq!(server.cli(&["SCRIPT", "EXISTS", ECHO.digest()]).await, "1");
             server.cli(&["SCRIPT", "FLUSH"]).await;
             reader.eval(&ECHO, &[], Args::new().arg("a")).await.unwrap();
@@ -504,7 +501,7 @@ mod scripts {
         let keys = keys.into_array().unwrap();
         assert_eq!((text(&keys[0]), text(&keys[1])), ("one", "two"));
         let args = args.into_array().unwrap();
-        assert_eq!(args[0], Reply::Bytes(bytes));
+        assert_eq!(args[0], Reply::bytes(bytes));
         assert_eq!(args[1].as_integer().unwrap(), -7);
         assert_eq!(text(&args[2]), "18446744073709551615");
         assert_eq!(text(&args[3]), "");
@@ -700,7 +697,7 @@ mod subscriptions {
             .arg(published)
             .arg(bytes::Bytes::from_static(b"\xFF\0"));
         let receivers = redis.pool().command(publish, args).await.unwrap();
-        assert_eq!(receivers, Reply::Integer(1), "{publish}");
+        assert_eq!(receivers, Reply::integer(1), "{publish}");
         assert_eq!(next(&mut subscriber).await, message(published, b"\xFF\0"));
         assert_eq!(subscriber.try_next(), None);
         assert_eq!(subscriber.next(Duration::ZERO).await.unwrap(), None);

@@ -119,7 +119,7 @@ mod tests {
         let damaged = Bytes::from_static(b"\xF5PY1 broken");
         let messages = [plain.clone(), frame.encode(), damaged.clone()];
         let mut into = Vec::new();
-        append(messages.map(Reply::Bytes).into(), "c", 7, &mut into).unwrap();
+        append(messages.map(Reply::bytes).into(), "c", 7, &mut into).unwrap();
         let seen: Vec<_> = into
             .iter()
             .map(|one| (one.id.as_str(), &one.payload, one.alone))
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_reply_of_another_form_appends_nothing() {
         let mut into = vec![Delivery::new("before", "x", receipt(1, 0))];
-        let messages = vec![Reply::Bytes("a".into()), Reply::Integer(1)];
+        let messages = vec![Reply::bytes("a"), Reply::integer(1)];
         assert!(append(messages, "c", 2, &mut into).is_err());
         assert_eq!(into.len(), 1);
     }

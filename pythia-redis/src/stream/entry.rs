@@ -25,8 +25,11 @@ use crate::error::RedisError;
 pub(super) struct Entry {
     pub(super) id: EntryId,
     id_text: ByteString,
-    values: Vec<Bytes>,
+    fields: Fields,
 }
+
+/// Names and values.
+type Fields = Vec<(Bytes, Bytes)>;
 
 impl Entry {
     pub(super) fn read(reply: Reply) -> Result<Self, RedisError> {
@@ -34,20 +37,20 @@ impl Entry {
         let id_text = id.into_text()?;
         let id = EntryId::parse(id_text.as_bytes())
             .ok_or_else(|| RedisError::unexpected("the id of a stream entry", "other text"))?;
-        let fields = fields.into_array()?;
-        let values = fields
-            .into_iter()
-            .map(Reply::into_bytes)
-            .collect::<Result<_, _>>()?;
+        let mut texts = fields.into_array()?.into_iter();
+        let mut fields = Vec::with_capacity(texts.len() / 2);
+        while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
+            fields.push((name.into_bytes()?, value.into_bytes()?));
+        }
         Ok(Self {
             id,
             id_text,
-            values,
+            fields,
         })
     }
 
     pub(super) fn is_deleted(&self) -> bool {
-        self.values.is_empty()
+        self.fields.is_empty()
     }
 
     /// The message that was read from that place. `None` if its id leaves no room for the place: it is not handed out under
@@ -57,8 +60,8 @@ impl Entry {
         let fresh = Meta::of(self.id, self.id_text);
         let mut delivery = match place {
             // Nothing in there was moved, whatever its fields look like.
-            Place::Stream => message(self.values, fresh, receipt),
-            Place::Retry | Place::Suspect => moved(self.values, fresh, receipt),
+            Place::Stream => message(self.fields, fresh, receipt),
+            Place::Retry | Place::Suspect => moved(self.fields, fresh, receipt),
         };
         delivery.alone = place == Place::Suspect;
         Some(delivery)
@@ -66,8 +69,8 @@ impl Entry {
 
     /// The dead letter, and why it is one.
     pub(super) fn into_dead(self) -> (Delivery, Option<DeadReason>, SystemTime) {
-        let mut values = self.values;
-        let reason = take_field(&mut values, DEAD).map(|reason| {
+        let mut fields = self.fields;
+        let reason = take_field(&mut fields, DEAD).map(|reason| {
             let reason = String::from_utf8_lossy(&reason);
             let (kind, error) = reason.split_once(' ').unwrap_or((&reason, ""));
             DeadReason {
@@ -77,7 +80,7 @@ impl Entry {
         });
         let died_at = time(self.id.ms);
         (
-            moved(values, Meta::of(self.id, self.id_text), NO_RECEIPT),
+            moved(fields, Meta::of(self.id, self.id_text), NO_RECEIPT),
             reason,
             died_at,
         )
@@ -86,8 +89,8 @@ impl Entry {
 
 /// A message in the delayed set of the queue, or of a group: 16 bytes that name it, and its fields as one string.
 pub(super) fn delayed(member: &Bytes) -> Delivery {
-    let values = unpack(member.slice(NAME.min(member.len())..));
-    moved(values, Meta::default(), NO_RECEIPT)
+    let fields = unpack(member.slice(NAME.min(member.len())..));
+    moved(fields, Meta::default(), NO_RECEIPT)
 }
 
 /// The member of the group's delayed set that a delivery becomes. The scripts also take it for the other moves.
@@ -146,8 +149,8 @@ impl Meta {
         }
     }
 
-    fn take(values: &mut Vec<Bytes>) -> Option<Self> {
-        Self::parse(&take_field(values, META)?)
+    fn take(fields: &mut Fields) -> Option<Self> {
+        Self::parse(&take_field(fields, META)?)
     }
 
     fn parse(text: &Bytes) -> Option<Self> {
@@ -175,19 +178,22 @@ impl Meta {
 }
 
 /// A message that a group has moved; one without the leading field, which a person may have put there, is taken as it is.
-fn moved(mut values: Vec<Bytes>, fresh: Meta, receipt: Receipt) -> Delivery {
-    let meta = Meta::take(&mut values).unwrap_or(fresh);
-    if values.len() == 2 && values[0] == PACKED {
-        values = unpack(values.swap_remove(1));
+fn moved(mut fields: Fields, fresh: Meta, receipt: Receipt) -> Delivery {
+    let meta = Meta::take(&mut fields).unwrap_or(fresh);
+    if let [(name, packed)] = &fields[..]
+        && name == PACKED
+    {
+        fields = unpack(packed.clone());
     }
-    message(values, meta, receipt)
+    message(fields, meta, receipt)
 }
 
-fn message(mut values: Vec<Bytes>, meta: Meta, receipt: Receipt) -> Delivery {
-    let framed = values.len() >= 2 && values[0] == OWN && Frame::is_framed(&values[1]);
-    let frame = framed.then(|| Frame::decode(values[1].clone()));
+fn message(mut fields: Fields, meta: Meta, receipt: Receipt) -> Delivery {
+    let own = fields.first().filter(|(name, _)| name == OWN);
+    let own = own.filter(|(_, frame)| Frame::is_framed(frame));
+    let frame = own.map(|(_, frame)| Frame::decode(frame.clone()));
     let mut delivery = match frame {
-        Some(frame) if values.len() == 2 => {
+        Some(frame) if fields.len() == 1 => {
             let id = frame.id.unwrap_or_else(|| meta.id.into());
             let mut delivery = Delivery::new(id, frame.payload, receipt);
             delivery.headers = frame.headers;
@@ -195,16 +201,16 @@ fn message(mut values: Vec<Bytes>, meta: Meta, receipt: Receipt) -> Delivery {
         }
         // A frame before fields of ours has no body; with one it is something that a plain client wrote.
         Some(frame) if frame.payload.is_empty() => {
-            values.drain(..2);
+            fields.remove(0);
             let id = frame.id.unwrap_or_else(|| meta.id.into());
             let mut delivery = Delivery::new(id, Bytes::new(), receipt);
-            delivery.payload = Payload::Fields(pairs(values));
+            delivery.payload = Payload::Fields(fields);
             delivery.headers = frame.headers;
             delivery
         }
         _ => {
             let mut delivery = Delivery::new(meta.id, Bytes::new(), receipt);
-            delivery.payload = Payload::Fields(pairs(values));
+            delivery.payload = Payload::Fields(fields);
             delivery
         }
     };
@@ -234,26 +240,19 @@ fn push_fields(values: &mut Vec<Bytes>, fields: &[(Bytes, Bytes)]) {
     );
 }
 
-fn pairs(values: Vec<Bytes>) -> Vec<(Bytes, Bytes)> {
-    let mut values = values.into_iter();
-    std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect()
+fn take_field(fields: &mut Fields, name: &[u8]) -> Option<Bytes> {
+    let is_there = fields.first().is_some_and(|(first, _)| first == name);
+    is_there.then(|| fields.remove(0).1)
 }
 
-fn take_field(values: &mut Vec<Bytes>, name: &[u8]) -> Option<Bytes> {
-    if values.len() < 2 || values[0] != name {
-        return None;
-    }
-    values.drain(..2).nth(1)
-}
-
-fn unpack(mut packed: Bytes) -> Vec<Bytes> {
-    let mut values = Vec::new();
-    while let Some((length, _)) = packed.split_first_chunk() {
+fn unpack(mut packed: Bytes) -> Fields {
+    let mut next = || {
+        let (length, _) = packed.split_first_chunk()?;
         let length = u32::from_be_bytes(*length) as usize;
         let _length = packed.split_to(4);
-        values.push(packed.split_to(length.min(packed.len())));
-    }
-    values
+        Some(packed.split_to(length.min(packed.len())))
+    };
+    std::iter::from_fn(|| Some((next()?, next()?))).collect()
 }
 
 fn time(ms: u64) -> SystemTime {
@@ -285,8 +284,14 @@ mod tests {
         Entry {
             id: id.parse().unwrap(),
             id_text: id.to_owned().into(),
-            values,
+            fields: pairs(values),
         }
+    }
+
+    /// As Redis answers them.
+    fn pairs(values: Vec<Bytes>) -> Fields {
+        let mut values = values.into_iter();
+        std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect()
     }
 
     fn bytes(texts: &[&str]) -> Vec<Bytes> {
@@ -298,7 +303,8 @@ mod tests {
 
     /// What the scripts do with a member of the delayed set.
     fn promoted(member: &Bytes) -> Vec<Bytes> {
-        unpack(member.slice(NAME..))
+        let fields = unpack(member.slice(NAME..)).into_iter();
+        fields.flat_map(|(name, value)| [name, value]).collect()
     }
 
     fn arbitrary_delivery() -> impl Strategy<Value = Delivery> {

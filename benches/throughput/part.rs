@@ -1,0 +1,220 @@
+//! One measured process: a worker or a publisher, and nothing else.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+
+use fred::clients::Client;
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::payment::Payment;
+use crate::progress::{Progress, Waits};
+use crate::redis::{self, Used};
+use crate::settings::{Pattern, Settings, What};
+use crate::{Failure, by_hand, pythia};
+
+/// What a process is to measure.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Part {
+    pub(crate) what: What,
+    pub(crate) contender: Contender,
+    pub(crate) url: String,
+    pub(crate) settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Contender {
+    Pythia,
+    ByHand,
+}
+
+/// What it has found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) messages: u64,
+    /// Not acknowledged: retried, dead, stale, lost.
+    pub(crate) failed: u64,
+    pub(crate) seconds: f64,
+    /// Processor time of this process, s.
+    pub(crate) cpu: f64,
+    /// Processor time of Redis, s.
+    pub(crate) redis_cpu: f64,
+    /// At its peak.
+    pub(crate) rss_mib: f64,
+    pub(crate) waits: Option<Waits>,
+    /// Commands that Redis has carried out.
+    pub(crate) calls: BTreeMap<String, u64>,
+}
+
+/// Reads what to do, does it, and prints what it has found.
+pub(crate) fn run() -> Result<(), Failure> {
+    let part: Part = serde_json::from_reader(std::io::stdin().lock())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(part.settings.threads)
+        .enable_all()
+        .build()?;
+    let measured = runtime.block_on(measure(&part))?;
+    println!("{}", serde_json::to_string(&measured)?);
+    // What is still read by hand is not waited for.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+async fn measure(part: &Part) -> Result<Measured, Failure> {
+    let settings = &part.settings;
+    let (wanted, one_in) = match part.what {
+        What::Drain | What::Enqueue => (settings.messages, 64),
+        What::Latency => (settings.rate * settings.seconds, 1),
+        What::Idle => (u64::MAX, 1),
+    };
+    let tells = part.what == What::Drain && settings.pattern == Pattern::Pubsub;
+    let progress = Progress::new(wanted, one_in, tells);
+    let redis = match settings.pattern {
+        Pattern::Memory => None,
+        _ => Some(redis::connect(&part.url).await?),
+    };
+    let mut meter = Meter { redis, began: None };
+    match (part.what, part.contender) {
+        (What::Enqueue, Contender::Pythia) => pythia::enqueue(part, &progress, &mut meter).await,
+        (What::Enqueue, Contender::ByHand) => by_hand::enqueue(part, &progress, &mut meter).await,
+        (_, Contender::Pythia) => pythia::work(part, &progress, &mut meter).await,
+        (_, Contender::ByHand) => {
+            meter.begin().await?;
+            let consumers = by_hand::consume(part, &progress).await?;
+            tokio::select! {
+                measured = meanwhile(part, &progress, &mut meter) => measured,
+                failed = consumers.failed() => Err(failed),
+            }
+        }
+    }
+}
+
+/// What happens while a consumer runs that is ready, until all is measured.
+pub(crate) async fn meanwhile(
+    part: &Part,
+    progress: &Progress,
+    meter: &mut Meter,
+) -> Result<Measured, Failure> {
+    let settings = &part.settings;
+    match part.what {
+        What::Latency => {
+            meter.begin().await?;
+            let publisher = Publisher::to(part).await?;
+            let mut beat =
+                tokio::time::interval(Duration::from_micros(1_000_000 / settings.rate.max(1)));
+            for id in 0..settings.rate * settings.seconds {
+                beat.tick().await;
+                publisher.publish(id, settings).await?;
+            }
+        }
+        What::Idle => {
+            meter.begin().await?;
+            tokio::time::sleep(Duration::from_secs(settings.seconds)).await;
+            return meter.end(progress).await;
+        }
+        What::Drain if settings.pattern == Pattern::Pubsub => {
+            meter.begin().await?;
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{READY}").and_then(|()| out.flush())?;
+        }
+        What::Drain | What::Enqueue => {}
+    }
+    progress.over().await;
+    meter.end(progress).await
+}
+
+/// Who publishes at a steady rate: the same for both contenders, where Redis is.
+enum Publisher {
+    Redis(Client),
+    Memory(pythia_core::MemoryBroker),
+}
+
+impl Publisher {
+    async fn to(part: &Part) -> Result<Self, Failure> {
+        Ok(match part.settings.pattern {
+            Pattern::Memory => Self::Memory(pythia::memory()),
+            _ => Self::Redis(redis::connect(&part.url).await?),
+        })
+    }
+
+    async fn publish(&self, id: u64, settings: &Settings) -> Result<(), Failure> {
+        let body = Payment::number(id, settings.payload).to_json();
+        match self {
+            Self::Redis(client) => redis::add_one(client, settings.pattern, body).await?,
+            Self::Memory(broker) => pythia::publish(broker, vec![body]).await?,
+        }
+        Ok(())
+    }
+}
+
+/// Time, processor time and memory.
+pub(crate) struct Meter {
+    redis: Option<Client>,
+    began: Option<Began>,
+}
+
+struct Began {
+    at: Instant,
+    cpu: Duration,
+    used: Used,
+}
+
+impl Meter {
+    /// Begins, or begins anew.
+    pub(crate) async fn begin(&mut self) -> Result<(), Failure> {
+        let used = self.used().await?;
+        self.began = Some(Began {
+            at: Instant::now(),
+            cpu: cpu(),
+            used,
+        });
+        Ok(())
+    }
+
+    pub(crate) async fn end(&mut self, progress: &Progress) -> Result<Measured, Failure> {
+        let (now, cpu) = (Instant::now(), cpu());
+        let used = self.used().await?;
+        let began = self.began.take().ok_or("nothing was begun")?;
+        let calls = used.calls.into_iter().filter_map(|(name, calls)| {
+            let before = began.used.calls.get(&name).copied().unwrap_or(0);
+            (calls > before).then_some((name, calls - before))
+        });
+        Ok(Measured {
+            messages: progress.count(),
+            failed: progress.failed(),
+            seconds: now.saturating_duration_since(began.at).as_secs_f64(),
+            cpu: cpu.saturating_sub(began.cpu).as_secs_f64(),
+            redis_cpu: used.cpu.saturating_sub(began.used.cpu).as_secs_f64(),
+            rss_mib: peak_rss_mib(),
+            waits: progress.waits(),
+            calls: calls.collect(),
+        })
+    }
+
+    async fn used(&self) -> Result<Used, Failure> {
+        Ok(match &self.redis {
+            Some(client) => redis::used(client).await?,
+            None => Used::default(),
+        })
+    }
+}
+
+/// Processor time of this process so far, of all its threads.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The most memory that this process has had at a time, as Linux counts it.
+fn peak_rss_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    kib.unwrap_or(f64::NAN) / 1_024.0
+}
+
+/// The line that tells that a subscriber has subscribed.
+pub(crate) const READY: &str = "ready";

@@ -68,11 +68,10 @@ impl Frame {
 
     /// The frame as bytes, in one allocation.
     pub fn encode(&self) -> Bytes {
-        let mut digits = [0; 20];
-        let at = self.enqueued_at.map(|at| millis_text(at, &mut digits));
+        let at = self.enqueued_at.map(millis_text);
         let own = [
             (ID, self.id.as_ref().map(MessageId::as_str)),
-            (ENQUEUED_AT, at),
+            (ENQUEUED_AT, at.as_deref()),
         ];
         let own = || own.iter().filter_map(|&(name, value)| Some((name, value?)));
         let header_len: usize = own()
@@ -145,21 +144,11 @@ fn take_text(rest: &mut Bytes, width: usize) -> Option<ByteString> {
     ByteString::try_from(rest.split_to(len)).ok()
 }
 
-fn millis_text(at: SystemTime, digits: &mut [u8; 20]) -> &str {
-    let mut millis = at
-        .duration_since(UNIX_EPOCH)
+fn millis_text(at: SystemTime) -> String {
+    at.duration_since(UNIX_EPOCH)
         .unwrap_or_default()
-        .as_millis() as u64;
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (millis % 10) as u8;
-        millis /= 10;
-        if millis == 0 {
-            break;
-        }
-    }
-    std::str::from_utf8(&digits[first..]).unwrap_or_default()
+        .as_millis()
+        .to_string()
 }
 
 fn from_millis(millis: u64) -> SystemTime {

@@ -172,7 +172,7 @@ impl Cancellation {
     }
 
     fn ticket(&self) -> &Ticket {
-        &self.tickets.all[self.index]
+        &self.tickets[self.index]
     }
 }
 

@@ -178,6 +178,22 @@ mod tests {
         assert_eq!(window.tally(at(1_000_000_000)), tally(0, 0));
     }
 
+    /// Each thread counts in a shard of its own, up to their number.
+    #[test]
+    fn what_all_threads_have_counted_is_told_and_cleared() {
+        let now = Instant::now();
+        let window = Window::new(Duration::from_secs(1), now);
+        std::thread::scope(|scope| {
+            for _ in 0..2 * SHARDS {
+                scope.spawn(|| window.add(now, tally(1, 2)));
+            }
+        });
+        let threads = 2 * SHARDS as u64;
+        assert_eq!(window.tally(now), tally(threads, 2 * threads));
+        window.clear();
+        assert_eq!(window.tally(now), tally(0, 0));
+    }
+
     #[test]
     fn a_clock_that_is_behind_adds_to_the_newer_tenth() {
         let start = Instant::now();

@@ -20,20 +20,17 @@ use crate::resilience::{Guarded, Retry, discard};
 use crate::settlement::{Disposition, decide};
 use crate::worker::Worker;
 
-/// What came of one message, and how its latest run went.
+/// What came of one message.
 pub(super) struct Finished {
     pub(super) verdict: Verdict,
-    pub(super) failure: Option<WorkErrorKind>,
-    /// `None` if there was no run to its end.
-    pub(super) took: Option<Duration>,
-    pub(super) ended: Instant,
+    pub(super) run: Run,
 }
 
-/// What is to become of it, and how its latest run went.
-pub(super) struct Outcome {
-    pub(super) disposition: Disposition,
+/// How the latest run of a message went.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
     pub(super) failure: Option<WorkErrorKind>,
-    /// `None` if there was no run to its end.
+    /// `None` if it did not come to its end.
     pub(super) took: Option<Duration>,
     pub(super) ended: Instant,
 }
@@ -59,26 +56,16 @@ where
         Err(error) => Err((error, delivery)),
     };
     async move {
-        let outcome = match &mut prepared {
+        let (disposition, run) = match &mut prepared {
             Ok(job) => work(worker, lane, job, began).await,
             Err((error, delivery)) => undecodable(error, delivery),
         };
-        let Outcome {
-            disposition,
-            failure,
-            took,
-            ended,
-        } = outcome;
         let delivery = match prepared {
             Ok(job) => job.into_delivery(),
             Err((_, delivery)) => delivery,
         };
-        Finished {
-            verdict: Verdict::new(lane, delivery, disposition),
-            failure,
-            took,
-            ended,
-        }
+        let verdict = Verdict::give(lane, delivery, disposition);
+        Finished { verdict, run }
     }
 }
 
@@ -91,11 +78,11 @@ async fn work<W: Worker>(
     lane: &Lane,
     job: &mut Job<W::Input>,
     mut began: Instant,
-) -> Outcome {
+) -> (Disposition, Run) {
     loop {
         let call = unless_aborted(&lane.aborted, pin!(worker.process(job))).await;
         let Some((result, ended)) = call else {
-            return Outcome::aborted();
+            return aborted();
         };
         let disposition = decide(&result, job.attempt(), lane.retry.as_ref());
         let failure = result.as_ref().err().map(WorkError::kind);
@@ -110,12 +97,12 @@ async fn work<W: Worker>(
             Disposition::Snooze { after } if lane.retries_in_process => Some(after),
             Disposition::Release if lane.retries_in_process => None,
             disposition => {
-                return Outcome {
-                    disposition,
+                let run = Run {
                     failure,
                     took: Some(took),
                     ended,
                 };
+                return (disposition, run);
             }
         };
         let report = JobReport {
@@ -138,7 +125,7 @@ async fn work<W: Worker>(
             .await
             .is_none()
         {
-            return Outcome::aborted();
+            return aborted();
         }
         began = Instant::now();
     }
@@ -168,28 +155,26 @@ pub(super) fn report_failure<T, O>(
     });
 }
 
-fn undecodable(error: &mut WorkError, delivery: &Delivery) -> Outcome {
+fn undecodable(error: &mut WorkError, delivery: &Delivery) -> (Disposition, Run) {
     let error = std::mem::replace(error, WorkError::new(WorkErrorKind::Decode, ""));
     let result = Err(error);
     let disposition = decide::<()>(&result, delivery.attempt(), None);
     discard(result);
-    Outcome {
-        disposition,
+    let run = Run {
         failure: Some(WorkErrorKind::Decode),
         took: Some(Duration::ZERO),
         ended: Instant::now(),
-    }
+    };
+    (disposition, run)
 }
 
-impl Outcome {
-    fn aborted() -> Self {
-        Self {
-            disposition: Disposition::Release,
-            failure: None,
-            took: None,
-            ended: Instant::now(),
-        }
-    }
+fn aborted() -> (Disposition, Run) {
+    let run = Run {
+        failure: None,
+        took: None,
+        ended: Instant::now(),
+    };
+    (Disposition::Release, run)
 }
 
 /// Decodes, and takes a panic of the user's `Deserialize` for what it is: these bytes can't be read.

@@ -14,7 +14,7 @@ use super::attempt::{decode, report_failure, unless_aborted};
 use super::hold::Hold;
 use super::lane::{Fetched, Lane};
 use super::process::Backlog;
-use super::settle::{Outbox, Verdict};
+use super::settle::Outbox;
 use crate::codec::Codec;
 use crate::error::{WorkError, WorkErrorKind};
 use crate::job::Job;
@@ -69,7 +69,7 @@ pub(super) async fn run<W, C>(
                             waited: None,
                         }],
                     );
-                    outbox.push(hold, index, Verdict::new(lane, delivery, disposition));
+                    outbox.push(hold, index, delivery, disposition);
                 }
             }
         }
@@ -81,7 +81,7 @@ pub(super) async fn run<W, C>(
         let is_refused = lane.refuses_unstarted();
         let may_start = fits && !is_refused;
         if !gathered.is_empty() && may_start && (full || last || Instant::now() >= due) {
-            leave_lost(lane, &mut gathered, &mut outbox);
+            leave_lost(&mut gathered, &mut outbox);
             if !gathered.is_empty() {
                 running += gathered.len();
                 calls.push(call(worker, lane, std::mem::take(&mut gathered)));
@@ -97,14 +97,14 @@ pub(super) async fn run<W, C>(
             () = lane.phase.drain_is_over(), if !cut => {
                 cut = true;
                 lane.abort();
-                hand_back(lane, &mut fetched, &mut backlog, &mut gathered, &mut outbox);
+                hand_back(&mut fetched, &mut backlog, &mut gathered, &mut outbox);
                 for ended in poll_once_more(&mut calls) {
                     running -= ended.len();
                     finish(lane, ended, &mut outbox);
                 }
             }
             () = lane.unstarted_is_refused(), if !backlog.is_empty() || !gathered.is_empty() => {
-                hand_back(lane, &mut fetched, &mut backlog, &mut gathered, &mut outbox);
+                hand_back(&mut fetched, &mut backlog, &mut gathered, &mut outbox);
             }
             Some(ended) = calls.next(), if !calls.is_empty() => {
                 running -= ended.len();
@@ -151,14 +151,10 @@ struct Ended<T> {
 }
 
 /// Lets go of what was gathered and has lost its lease since: another worker has it by now.
-fn leave_lost<T>(lane: &Lane, gathered: &mut Vec<Gathered<T>>, outbox: &mut Outbox) {
+fn leave_lost<T>(gathered: &mut Vec<Gathered<T>>, outbox: &mut Outbox) {
     let is_lost = |gathered: &mut Gathered<T>| gathered.job.cancellation().is_cancelled();
     for Gathered { job, hold, index } in gathered.extract_if(.., is_lost) {
-        outbox.push(
-            hold,
-            index,
-            Verdict::new(lane, job.into_delivery(), Disposition::Release),
-        );
+        outbox.push(hold, index, job.into_delivery(), Disposition::Release);
     }
 }
 
@@ -259,18 +255,13 @@ fn finish<T>(lane: &Lane, ended: Vec<Ended<T>>, outbox: &mut Outbox) {
         ..
     } in ended
     {
-        outbox.push(
-            hold,
-            index,
-            Verdict::new(lane, job.into_delivery(), disposition),
-        );
+        outbox.push(hold, index, job.into_delivery(), disposition);
     }
 }
 
 /// Hands back what was fetched and not given to a call, also what waits to be taken. The newest first: each goes before
 /// the head of the queue, where the oldest has to be in the end.
 fn hand_back<T>(
-    lane: &Lane,
     fetched: &mut mpsc::Receiver<Fetched>,
     backlog: &mut Backlog,
     gathered: &mut Vec<Gathered<T>>,
@@ -286,11 +277,7 @@ fn hand_back<T>(
         }
     }
     for Gathered { job, hold, index } in gathered.drain(..).rev() {
-        outbox.push(
-            hold,
-            index,
-            Verdict::new(lane, job.into_delivery(), Disposition::Release),
-        );
+        outbox.push(hold, index, job.into_delivery(), Disposition::Release);
     }
 }
 

@@ -146,7 +146,7 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
             };
             match running.poll(cx) {
                 Poll::Ready(finished) => {
-                    now = finished.ended;
+                    now = finished.run.ended;
                     self.collect_one(finished, running);
                 }
                 Poll::Pending => {
@@ -180,14 +180,14 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
 
     fn collect_one(&mut self, finished: Finished, ended: Running<F>) {
         self.spare.push(ended.place);
-        if let Some(took) = finished.took {
+        if let Some(took) = finished.run.took {
             self.reports.push(JobReport {
-                failure: finished.failure,
+                failure: finished.run.failure,
                 took,
                 waited: ended.waited,
             });
         }
-        self.outbox.push(ended.hold, ended.index, finished.verdict);
+        self.outbox.put(ended.hold, ended.index, finished.verdict);
     }
 
     /// Hands back what was fetched and not started, also what waits to be taken: the breaker is open, or the runner stops.

@@ -50,8 +50,8 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    /// Of a delivery that was started. Reports a dead letter.
-    pub(super) fn new(lane: &Lane, delivery: Delivery, disposition: Disposition) -> Self {
+    /// Says what becomes of a delivery that was started, and reports a dead letter.
+    pub(super) fn give(lane: &Lane, delivery: Delivery, disposition: Disposition) -> Self {
         let fate = match &disposition {
             // Nearly all end so, and of these nothing is needed any more but where to settle them.
             Disposition::Ack => {
@@ -123,11 +123,23 @@ impl Outbox {
                 fate: Fate::Unstarted,
             },
         };
-        self.push(hold, index, verdict);
+        self.put(hold, index, verdict);
     }
 
-    /// Puts what becomes of a delivery that was started.
-    pub(super) fn push(&mut self, hold: Arc<Hold>, index: u32, verdict: Verdict) {
+    /// Puts the disposition of a delivery that was started.
+    pub(super) fn push(
+        &mut self,
+        hold: Arc<Hold>,
+        index: u32,
+        delivery: Delivery,
+        disposition: Disposition,
+    ) {
+        let verdict = Verdict::give(&self.lane, delivery, disposition);
+        self.put(hold, index, verdict);
+    }
+
+    /// Puts what becomes of a delivery.
+    pub(super) fn put(&mut self, hold: Arc<Hold>, index: u32, verdict: Verdict) {
         let Verdict { settlement, fate } = verdict;
         self.lost += u64::from(matches!(fate, Fate::Lost { .. }));
         self.unit(hold).push(index, settlement, fate);

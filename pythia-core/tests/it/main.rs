@@ -16,5 +16,4 @@ mod runtime;
 mod sampling;
 mod settings;
 mod signals;
-
 mod test_worker;

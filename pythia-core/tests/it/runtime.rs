@@ -582,6 +582,24 @@ impl Worker for Noting {
     }
 }
 
+impl BatchWorker for Noting {
+    type Input = usize;
+    type Output = ();
+
+    async fn process(&self, jobs: &[Job<usize>]) -> Vec<Result<(), WorkError>> {
+        self.0.lock().unwrap().push("process");
+        jobs.iter().map(|_| Ok(())).collect()
+    }
+
+    async fn start(&self) -> Result<(), WorkError> {
+        Worker::start(self).await
+    }
+
+    async fn stop(&self) {
+        Worker::stop(self).await;
+    }
+}
+
 struct Around(Arc<Mutex<Vec<&'static str>>>, &'static str);
 
 struct Wrapped<W>(W, Around);
@@ -626,6 +644,16 @@ async fn hooks_frame_the_work_and_the_last_layer_is_outermost() {
         *notes.lock().unwrap(),
         ["start", "outer", "inner", "process", "stop"]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn hooks_of_a_batch_worker_frame_its_work() {
+    let broker = MemoryBroker::new();
+    publish(&broker, [1]).await;
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let route = BatchRoute::new("orders", Noting(Arc::clone(&notes)));
+    run_idle(&broker, route).await;
+    assert_eq!(*notes.lock().unwrap(), ["start", "process", "stop"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -273,3 +273,37 @@ impl Reply {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error() -> Resp3Frame {
+        Resp3Frame::SimpleError {
+            data: Str::from_static("WRONGTYPE of another kind"),
+            attributes: None,
+        }
+    }
+
+    fn told(outcome: Result<(), RedisError>) -> bool {
+        let error = outcome.expect_err("it is an error");
+        error.to_string().contains("of another kind")
+    }
+
+    #[test]
+    fn an_error_shows_at_once_and_one_within_when_it_is_looked_at() {
+        assert!(told(Reply::from_frame(error()).map(drop)));
+        let within = || {
+            let frame = Resp3Frame::Array {
+                data: vec![Reply::integer(1).0, error()],
+                attributes: None,
+            };
+            let [_, failed] = Reply::from_frame(frame).unwrap().into_tuple().unwrap();
+            failed
+        };
+        assert!(told(within().into_array().map(drop)));
+        assert!(told(within().into_bytes().map(drop)));
+        assert!(told(within().into_optional_bytes().map(drop)));
+        assert!(told(within().as_integer().map(drop)));
+    }
+}

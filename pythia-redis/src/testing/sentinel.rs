@@ -22,8 +22,10 @@ use super::server::{Launch, RedisServer};
 /// # }
 /// ```
 ///
-/// A sentinel calls the primary down after 1 s without an answer. Redis replicates after it has answered, so what is written
-/// right before a fail-over can be lost with the primary: [`RedisServer::wait_until_replicated`] first.
+/// A sentinel calls the primary down after 10 s without an answer, and after 1 s while [`kill_primary`](Self::kill_primary)
+/// runs: a busy machine stands still for a second now and then, and that must not end in a fail-over nobody asked for.
+/// Redis replicates after it has answered, so what is written right before a fail-over can be lost with the primary:
+/// [`RedisServer::wait_until_replicated`] first.
 #[derive(Debug)]
 pub struct Sentinels {
     data_nodes: Vec<RedisServer>,
@@ -141,9 +143,11 @@ impl Sentinels {
     ///
     /// There is one data node then, until [`revive`](Self::revive).
     pub async fn kill_primary(&mut self) {
+        self.call_down_after(DOWN_AFTER_KILL_MS).await;
         self.primary_mut().kill().await;
         self.primary = self.other();
         self.wait_until_promoted().await;
+        self.call_down_after(DOWN_AFTER_MS).await;
     }
 
     /// Starts the data node that was killed, and waits until the sentinels have made it a replica.
@@ -162,6 +166,22 @@ impl Sentinels {
 
     fn running_sentinel(&self) -> &RedisServer {
         self.running().next().expect("a sentinel runs")
+    }
+
+    /// How long every sentinel that runs waits for an answer before it calls a data node down.
+    async fn call_down_after(&self, milliseconds: u32) {
+        let milliseconds = milliseconds.to_string();
+        for sentinel in self.running() {
+            sentinel
+                .must(&[
+                    "SENTINEL",
+                    "SET",
+                    SERVICE,
+                    "down-after-milliseconds",
+                    &milliseconds,
+                ])
+                .await;
+        }
     }
 
     /// Until the primary that we expect serves writes, and every sentinel that runs names it.
@@ -183,11 +203,13 @@ impl Sentinels {
     /// Until every sentinel that runs sees the primary, its replica and all other sentinels, and the replica follows.
     async fn wait_until_settled(&self) {
         let deadline = Instant::now() + PATIENCE;
+        let port = self.primary().port().to_string();
         for sentinel in self.running() {
             loop {
                 let primary = sentinel.cli(&["SENTINEL", "MASTER", SERVICE]).await;
                 let replicas = sentinel.cli(&["SENTINEL", "REPLICAS", SERVICE]).await;
-                if value(&primary, "flags") == Some("master")
+                if value(&primary, "port") == Some(&port)
+                    && value(&primary, "flags") == Some("master")
                     && value(&primary, "num-slaves") == Some("1")
                     && value(&primary, "num-other-sentinels") == Some("2")
                     && value(&replicas, "flags") == Some("slave")
@@ -266,8 +288,10 @@ const SERVICE: &str = "mymaster";
 const CONFIG_FILE: &str = "sentinel.conf";
 const SENTINELS: usize = 3;
 const QUORUM: usize = 2;
-/// Long enough for a machine whose cores are all busy with tests.
-const DOWN_AFTER_MS: u32 = 1000;
+/// Longer than a machine stands still whose cores and disk are busy with tests.
+const DOWN_AFTER_MS: u32 = 10_000;
+/// While a primary is about to be killed: a fail-over is wanted then, and soon.
+const DOWN_AFTER_KILL_MS: u32 = 1000;
 /// After a fail-over the sentinels wait for twice this before they begin one on their own again.
 const FAIL_OVER_TIMEOUT_MS: u32 = 2000;
 /// In milliseconds. How often sentinels ping stays at a second: they take only a replica that answered within five pings.

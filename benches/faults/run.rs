@@ -205,3 +205,40 @@ pub(crate) fn histories(folder: &Path) -> io::Result<Vec<History>> {
 const TAIL: Duration = Duration::from_secs(6);
 /// How long a fault has effects where nothing says how long.
 const LINGERS: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::Args;
+
+    fn names(args: &[&str]) -> Result<Vec<&'static str>, String> {
+        let args = [&["faults"], args].concat();
+        let args = Args::try_parse_from(args).map_err(|error| error.to_string())?;
+        let cells = cells_of(&args.run).map_err(|error| error.to_string())?;
+        Ok(cells.iter().map(|cell| cell.name).collect())
+    }
+
+    #[test]
+    fn a_cell_goes_by_its_whole_name_before_a_part_of_others() {
+        assert_eq!(names(&["--only", "kill"]).unwrap(), ["kill"]);
+        let some = names(&["--only", "SENTINEL"]).unwrap();
+        assert_eq!(some, ["Sentinel, planned", "Sentinel, killed"]);
+        let error = names(&["--quick", "--only", "no such"]).unwrap_err();
+        assert!(
+            error.contains("no cell of the short part has \"no such\""),
+            "{error}"
+        );
+        assert_eq!(names(&[]).unwrap().len(), cells::all().len());
+    }
+
+    /// The published one would become a part of itself.
+    #[test]
+    fn a_table_is_of_the_whole_matrix() {
+        for part in [&["--quick"][..], &["--only", "kill"]] {
+            let error = names(&[&["--table", "page.md"], part].concat()).unwrap_err();
+            assert!(error.contains("cannot be used with"), "{error}");
+        }
+    }
+}

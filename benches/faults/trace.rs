@@ -166,3 +166,64 @@ fn lines(history: &History, number: Number) -> Vec<(Micros, &str, About)> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Answer, Disposition, Received};
+    use crate::plan::Group;
+
+    #[test]
+    fn what_is_told_is_about_that_message_and_nothing_else() {
+        let received = |number, receipt| Received {
+            number,
+            receipt,
+            failures: 0,
+            crashes: 1,
+        };
+        let settled = |source, receipt| Record::Settled {
+            sent: 3,
+            at: 5,
+            source,
+            answer: Answer::Stale(0),
+            settled: vec![(receipt, Disposition::Ack)],
+        };
+        let history = History {
+            process: "worker".to_owned(),
+            records: vec![
+                Record::Received {
+                    at: 2,
+                    source: 1,
+                    group: Group::List,
+                    deliveries: vec![received(6, 60), received(7, 70)],
+                },
+                settled(1, 60),
+                // The same receipt of another reader is another message's.
+                settled(2, 70),
+                settled(1, 70),
+                Record::Dead {
+                    group: Group::List,
+                    number: 6,
+                },
+            ],
+        };
+        let told: Vec<_> = lines(&history, 7)
+            .into_iter()
+            .map(|(at, _, about)| match about {
+                About::Message(text) | About::Scene(text) => (at, text),
+            })
+            .collect();
+        let settled =
+            "settled by reader 1: Ack, in a call about 1 that was answered after 2 us: Stale(0)";
+        assert_eq!(
+            told,
+            [
+                (
+                    2,
+                    "received from list by reader 1: failures 0, crashes 1".to_owned()
+                ),
+                (5, settled.to_owned())
+            ]
+        );
+    }
+}

@@ -1,12 +1,11 @@
 //! What several measurements share: [`Prepared`], a broker that costs next to nothing, so that what is measured is the
-//! runtime, and [`Scenario`], the ways
-//! of a message that are counted.
+//! runtime; and [`Scenario`], the ways of a message that are counted.
 
 mod scenario;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use pythia_core::admin::Admin;
@@ -16,7 +15,7 @@ use pythia_core::broker::{
 use pythia_core::observe::Observer;
 use pythia_core::settlement::Settlement;
 use pythia_core::store::KvStore;
-use pythia_core::{BrokerError, Delivery, Message, Payload, QueueName, Receipt};
+use pythia_core::{BrokerError, Delivery, Message, MessageId, Payload, QueueName, Receipt};
 use tokio::sync::Notify;
 
 pub use scenario::{Failure, Scenario, drain};
@@ -26,11 +25,11 @@ pub use scenario::{Failure, Scenario, drain};
 pub struct Prepared(Arc<Shared>);
 
 struct Shared {
-    id: bytestring::ByteString,
+    id: MessageId,
     payload: Payload,
     messages: u64,
     handed_out: AtomicU64,
-    due: OnceLock<Arc<Notify>>,
+    due: Arc<Notify>,
 }
 
 impl Prepared {
@@ -41,7 +40,7 @@ impl Prepared {
             payload: payload.into(),
             messages,
             handed_out: AtomicU64::new(0),
-            due: OnceLock::new(),
+            due: Arc::default(),
         }))
     }
 }
@@ -90,7 +89,7 @@ impl Broker for Prepared {
     }
 
     fn due_earlier(&self, _: &QueueName) -> Arc<Notify> {
-        Arc::clone(self.0.due.get_or_init(Arc::default))
+        Arc::clone(&self.0.due)
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {

@@ -12,7 +12,7 @@ use crate::part::{Measured, Meter, Part};
 use crate::payment::Payment;
 use crate::progress::Progress;
 use crate::pythia::payloads;
-use crate::redis::{QUEUE, add_one, connect};
+use crate::redis::{ADD, QUEUE, add_one, connect};
 use crate::settings::{Delivery, Pattern, Settings, What};
 
 /// Consumers, until they are dropped.
@@ -291,4 +291,3 @@ local now = redis.call('TIME') \
 local lease = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[2]) or 0) \
 if lease <= now[1] * 1000 + now[2] / 1000 then return redis.error_reply('LEASE the lease is over') end \
 return redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 3))";
-const ADD: &str = "for i = 1, #ARGV do redis.call('XADD', KEYS[1], '*', 'data', ARGV[i]) end";

@@ -49,6 +49,13 @@ pub(crate) struct Measured {
     pub(crate) calls: BTreeMap<String, u64>,
 }
 
+impl Measured {
+    /// Messages a second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.messages as f64 / self.seconds
+    }
+}
+
 /// Reads what to do, does it, and prints what it has found.
 pub(crate) fn run() -> Result<(), Failure> {
     let part: Part = serde_json::from_reader(std::io::stdin().lock())?;
@@ -103,8 +110,7 @@ pub(crate) async fn meanwhile(
         What::Latency => {
             meter.begin().await?;
             let publisher = Publisher::to(part).await?;
-            let mut beat =
-                tokio::time::interval(Duration::from_micros(1_000_000 / settings.rate.max(1)));
+            let mut beat = tokio::time::interval(Duration::from_micros(1_000_000 / settings.rate));
             for id in 0..settings.rate * settings.seconds {
                 beat.tick().await;
                 publisher.publish(id, settings).await?;

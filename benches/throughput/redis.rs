@@ -60,29 +60,36 @@ pub(crate) async fn version(client: &Client) -> Result<String, Error> {
     })
 }
 
-/// A server that somebody else uses keeps what it has.
+/// A server that somebody else uses keeps what it has: where any key could be taken for ours, nothing is begun.
 pub(crate) async fn refuse_in_use(client: &Client) -> Result<(), Failure> {
-    match client.exists::<u64, _>(QUEUE).await? {
-        0 => Ok(()),
-        _ => Err(
-            format!("this Redis has a key {QUEUE:?}: remove it first, if nobody needs it").into(),
-        ),
+    match keys(client).await?.first() {
+        None => Ok(()),
+        Some(key) => {
+            Err(format!("this Redis has a key {key:?}: remove it first, if nobody needs it").into())
+        }
     }
 }
 
-/// Removes everything that belongs to the queue.
+/// Removes what was made since the server was found not to be in use.
 pub(crate) async fn empty(client: &Client) -> Result<(), Error> {
+    match keys(client).await? {
+        keys if keys.is_empty() => Ok(()),
+        keys => client.unlink(keys).await,
+    }
+}
+
+/// All keys that belong to the queue.
+async fn keys(client: &Client) -> Result<Vec<String>, Error> {
+    let mut all = Vec::new();
     let mut cursor = "0".to_owned();
     let pattern = format!("*{QUEUE}*");
     loop {
         let args = [cursor.as_str(), "MATCH", &pattern, "COUNT", "1000"].map(Value::from);
         let scan = CustomCommand::new_static("SCAN", None, false);
         let (next, keys): (String, Vec<String>) = client.custom(scan, args.to_vec()).await?;
-        if !keys.is_empty() {
-            client.unlink::<(), _>(keys).await?;
-        }
+        all.extend(keys);
         if next == "0" {
-            return Ok(());
+            return Ok(all);
         }
         cursor = next;
     }
@@ -108,9 +115,7 @@ pub(crate) async fn add(
 ) -> Result<(), Error> {
     let bodies = bodies.into_iter().map(|body| Value::Bytes(body.into()));
     let script = match pattern {
-        Pattern::Stream => {
-            "for i = 1, #ARGV do redis.call('XADD', KEYS[1], '*', 'data', ARGV[i]) end"
-        }
+        Pattern::Stream => ADD,
         Pattern::Pubsub => "for i = 1, #ARGV do redis.call('PUBLISH', KEYS[1], ARGV[i]) end",
         Pattern::List | Pattern::Memory => {
             return client.lpush(QUEUE, bodies.collect::<Vec<_>>()).await;
@@ -136,3 +141,7 @@ pub(crate) async fn add_one(
         Pattern::List | Pattern::Memory => client.lpush(QUEUE, body).await,
     }
 }
+
+/// Adds entries to a stream, each with the one field that a worker reads JSON from.
+pub(crate) const ADD: &str =
+    "for i = 1, #ARGV do redis.call('XADD', KEYS[1], '*', 'data', ARGV[i]) end";

@@ -113,11 +113,15 @@ impl Report {
                     "errors",
                     "wait ms: p50 / p95 / p99"
                 );
-                self.each(by_hand.as_ref(), &pythia, |name, row| {
+                each(by_hand.as_ref(), &pythia, |name, row| {
                     let Rate { min, median, max } = row.rate;
                     println!(
                         "{name:<9} {min:>10.0} {median:>10.0} {max:>10.0} {:>10.2} {:>9.2} {:>9.1} {:>8} {:>24}",
-                        row.worker_us, row.redis_us, row.rss_mib, row.error_rate, waits(row)
+                        row.worker_us,
+                        row.redis_us,
+                        row.rss_mib,
+                        row.error_rate,
+                        waits(row)
                     );
                 });
                 if let Some(ratio) = ratio {
@@ -129,11 +133,13 @@ impl Report {
                     "{:<9} {:>9} {:>8} {:>8} {:>8} {:>9} {:>8} {:>10}",
                     "", "p50 ms", "p95", "p99", "max", "% of core", "errors", "commands/s"
                 );
-                self.each(by_hand.as_ref(), &pythia, |name, row| {
+                each(by_hand.as_ref(), &pythia, |name, row| {
                     if let Some(Waits { p50, p95, p99, max }) = row.wait_ms {
                         println!(
                             "{name:<9} {p50:>9.3} {p95:>8.3} {p99:>8.3} {max:>8.3} {:>9.2} {:>8} {:>10.1}",
-                            row.worker_percent, row.error_rate, row.commands_per_second.values().sum::<f64>()
+                            row.worker_percent,
+                            row.error_rate,
+                            row.commands_per_second.values().sum::<f64>()
                         );
                     }
                 });
@@ -150,11 +156,11 @@ impl Report {
         }
         Ok(())
     }
+}
 
-    fn each(&self, by_hand: Option<&Row>, pythia: &Row, line: impl Fn(&str, &Row)) {
-        line("pythia", pythia);
-        by_hand.into_iter().for_each(|row| line("by hand", row));
-    }
+fn each(by_hand: Option<&Row>, pythia: &Row, line: impl Fn(&str, &Row)) {
+    line("pythia", pythia);
+    by_hand.into_iter().for_each(|row| line("by hand", row));
 }
 
 fn waits(row: &Row) -> String {
@@ -165,16 +171,14 @@ fn waits(row: &Row) -> String {
 
 impl Row {
     fn of(rounds: &[Measured]) -> Self {
-        let of = |figure: fn(&Measured) -> f64| {
-            let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
-            figures.sort_by(f64::total_cmp);
-            figures
+        let median = |figure: fn(&Measured) -> f64| {
+            middle(&sorted(rounds.iter().map(figure))).unwrap_or(f64::NAN)
         };
-        let median = |figure| {
-            let figures = of(figure);
-            figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+        let wait = |figure: fn(Waits) -> f64| {
+            let waits = rounds.iter().filter_map(|one| one.waits);
+            middle(&sorted(waits.map(figure)))
         };
-        let rates = of(|one| one.messages as f64 / one.seconds);
+        let rates = sorted(rounds.iter().map(Measured::rate));
         let mut names: Vec<&String> = rounds.iter().flat_map(|one| one.calls.keys()).collect();
         names.sort_unstable();
         names.dedup();
@@ -183,18 +187,10 @@ impl Row {
             let calls = rounds.iter().filter_map(|one| one.calls.get(name));
             (name.clone(), calls.sum::<u64>() as f64 / seconds)
         });
-        let wait = |figure: fn(Waits) -> f64| {
-            let mut figures: Vec<f64> = rounds
-                .iter()
-                .filter_map(|one| one.waits.map(figure))
-                .collect();
-            figures.sort_by(f64::total_cmp);
-            figures.get(figures.len() / 2).copied()
-        };
         Self {
             rate: Rate {
                 min: rates.first().copied().unwrap_or(f64::NAN),
-                median: median(|one| one.messages as f64 / one.seconds),
+                median: median(Measured::rate),
                 max: rates.last().copied().unwrap_or(f64::NAN),
             },
             worker_us: median(|one| one.cpu * 1e6 / one.messages.max(1) as f64),
@@ -213,4 +209,14 @@ impl Row {
             commands_per_second: commands.collect(),
         }
     }
+}
+
+fn sorted(figures: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures
+}
+
+fn middle(sorted: &[f64]) -> Option<f64> {
+    sorted.get(sorted.len() / 2).copied()
 }

@@ -13,7 +13,7 @@ use crate::part::{Contender, Measured, Part, READY};
 use crate::payment::Payment;
 use crate::progress::SETTLED;
 use crate::report::Report;
-use crate::settings::{Fsync, Pattern, Settings, WINDOW, What};
+use crate::settings::{Fsync, Pattern, SPAWN, Settings, WINDOW, What};
 use crate::{Failure, link, redis};
 
 pub(crate) fn run(what: What, settings: Settings) -> Result<(), Failure> {
@@ -54,7 +54,9 @@ async fn on_redis(
     let url = server
         .as_ref()
         .map_or(settings.redis.clone(), RedisServer::url);
-    let client = redis::connect(&url).await?;
+    let client = redis::connect(&url)
+        .await
+        .map_err(|error| format!("no connection to {}: {error}", settings.redis))?;
     report.server = redis::version(&client).await?;
     redis::refuse_in_use(&client).await?;
     if what == What::Drain && settings.pattern != Pattern::Pubsub {
@@ -207,6 +209,5 @@ impl Drop for Process {
     }
 }
 
-const SPAWN: &str = "spawn";
 /// A subscriber that falls behind is not to be cut off.
 const UNLIMITED: &[&str] = &["--client-output-buffer-limit", "pubsub 0 0 0"];

@@ -51,7 +51,7 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
     /// A URL of a Redis whose queue `pythia-throughput` is not in use; or `spawn`: a redis-server is started, and ended.
-    #[arg(long, default_value = "spawn")]
+    #[arg(long, default_value = SPAWN)]
     pub(crate) redis: String,
     /// The started redis-server keeps an append-only file, flushed as this says.
     #[arg(long, value_enum)]
@@ -122,8 +122,33 @@ impl Settings {
         if what == What::Enqueue && self.pattern == Pattern::Memory {
             return Err("there is no way to the broker in memory that could be measured".into());
         }
-        if self.rounds == 0 || self.messages == 0 || self.batch == 0 || self.lanes == 0 {
-            return Err("--rounds, --messages, --batch and --lanes are 1 at least".into());
+        if what == What::Enqueue
+            && self.compare.is_some()
+            && self.pattern == Pattern::Pubsub
+            && self.batch > 1
+        {
+            return Err("no bulk publish of channels is written by hand: --batch 1".into());
+        }
+        if self.aof.is_some() && (self.redis != SPAWN || self.pattern == Pattern::Memory) {
+            return Err("--aof is for a redis-server that is started here".into());
+        }
+        if self.rtt.is_some() && self.pattern == Pattern::Memory {
+            return Err("there is no way to the broker in memory that could be longer".into());
+        }
+        if self.rtt.is_some_and(|ms| !(0.0..=60_000.0).contains(&ms)) {
+            return Err("--rtt is from 0 to 60000 ms".into());
+        }
+        let counts = [
+            ("rounds", self.rounds as u64),
+            ("messages", self.messages),
+            ("batch", self.batch as u64),
+            ("lanes", self.lanes as u64),
+            ("threads", self.threads as u64),
+            ("rate", self.rate),
+            ("seconds", self.seconds),
+        ];
+        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return Err(format!("--{name} is 1 at least").into());
         }
         Ok(())
     }
@@ -169,5 +194,7 @@ impl fmt::Display for Pattern {
     }
 }
 
+/// What `--redis` says for a server of this program's own.
+pub(crate) const SPAWN: &str = "spawn";
 /// Messages of a channel that are published and not yet processed, at most: what is more would be dropped.
 pub(crate) const WINDOW: u64 = 65_536;

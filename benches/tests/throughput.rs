@@ -1,0 +1,126 @@
+//! The measuring program runs, and counts what it was given.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What it prints with these arguments, and a few messages.
+fn measured(args: &[&str]) -> Value {
+    let few = [
+        "--messages",
+        "2000",
+        "--rounds",
+        "1",
+        "--seconds",
+        "1",
+        "--json",
+    ];
+    let output = Command::new(env!("CARGO_BIN_EXE_throughput"))
+        .args(args)
+        .args(few)
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {said}");
+    serde_json::from_slice(&output.stdout).expect("it prints JSON")
+}
+
+/// Each of them has been settled, at some rate.
+fn is_whole(args: &[&str], row: &Value) {
+    assert_eq!(row["error_rate"], 0.0, "{args:?}: {row}");
+    let rate = row["rate"]["median"].as_f64().expect("a rate");
+    assert!(rate > 0.0 && rate.is_finite(), "{args:?}: {row}");
+}
+
+#[test]
+fn every_pattern_is_drained_and_so_is_what_it_is_compared_with() {
+    for args in [
+        &["drain", "--pattern", "list", "--compare", "raw"][..],
+        &[
+            "drain",
+            "--pattern",
+            "list",
+            "--delivery",
+            "at-most-once",
+            "--compare",
+            "raw",
+        ],
+        &[
+            "drain",
+            "--pattern",
+            "stream",
+            "--compare",
+            "raw",
+            "--rtt",
+            "1",
+        ],
+        &["drain", "--pattern", "pubsub", "--compare", "raw"],
+        &["drain", "--pattern", "memory"],
+    ] {
+        let report = measured(args);
+        is_whole(args, &report["pythia"]);
+        if args.contains(&"raw") {
+            is_whole(args, &report["by_hand"]);
+            assert!(report["ratio"].is_number(), "{report}");
+        }
+    }
+}
+
+#[test]
+fn publishing_waiting_and_idling_are_measured() {
+    for pattern in ["list", "stream"] {
+        let args = ["enqueue", "--pattern", pattern, "--compare", "raw"];
+        is_whole(&args, &measured(&args)["by_hand"]);
+    }
+    let args = [
+        "latency",
+        "--pattern",
+        "list",
+        "--rate",
+        "100",
+        "--compare",
+        "raw",
+    ];
+    let report = measured(&args);
+    for contender in ["pythia", "by_hand"] {
+        let half = report[contender]["wait_ms"]["p50"].as_f64();
+        assert!(half.is_some_and(|ms| ms > 0.0), "{report}");
+    }
+    let report = measured(&["idle", "--pattern", "list"]);
+    let commands = report["pythia"]["commands_per_second"].as_object();
+    assert!(
+        commands.is_some_and(|commands| commands.contains_key("blmove")),
+        "{report}"
+    );
+}
+
+#[test]
+fn what_would_have_no_effect_is_refused() {
+    for (args, why) in [
+        (
+            &["drain", "--aof", "no", "--redis", "redis://127.0.0.1:1"][..],
+            "--aof",
+        ),
+        (&["drain", "--pattern", "memory", "--rtt", "1"], "in memory"),
+        (&["drain", "--rtt=-1"], "--rtt"),
+        (&["drain", "--threads", "0"], "--threads is 1 at least"),
+        (
+            &["drain", "--pattern", "stream", "--delivery", "at-most-once"],
+            "at most once",
+        ),
+        (
+            &["drain", "--redis", "redis://127.0.0.1:1"],
+            "redis://127.0.0.1:1",
+        ),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_throughput"))
+            .args(args)
+            .output();
+        let output = output.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && said.contains(why),
+            "{args:?}: {said}"
+        );
+    }
+}

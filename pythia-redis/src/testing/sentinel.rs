@@ -349,6 +349,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_primary_that_stands_still_for_a_moment_stays_the_primary() {
+        let sentinels = Sentinels::start().await;
+        let port = sentinels.primary().port();
+        sentinels.primary().pause();
+        // Thrice what it takes while one is killed on purpose.
+        sleep(Duration::from_millis((3 * DOWN_AFTER_KILL_MS).into())).await;
+        sentinels.primary().resume();
+        sentinels.wait_until_settled().await;
+        for sentinel in sentinels.sentinels() {
+            let question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinels.service()];
+            let answer = sentinel.cli(&question).await;
+            assert_eq!(answer, format!("127.0.0.1\n{port}"));
+        }
+    }
+
+    #[tokio::test]
     async fn a_sentinel_restarts_with_what_it_knew() {
         let mut sentinels = Sentinels::start().await;
         sentinels.restart_sentinel(0).await;

@@ -143,7 +143,11 @@ async fn end(lane: &Lane, mut reader: Reader, room: &mpsc::Sender<Fetched>, refu
         let deliveries: Vec<_> = rest.by_ref().take(claim.max()).collect();
         claim.keep(deliveries.len());
         let hold = reader.session.hold(&deliveries, Some(presence));
-        place.send(Fetched { deliveries, hold });
+        place.send(Fetched {
+            deliveries,
+            hold,
+            is_full: false,
+        });
     }
     let lost: Vec<_> = rest.collect();
     let hold = reader.session.hold(&lost, None);
@@ -199,10 +203,11 @@ async fn read_on(
         lane.health.admitted();
         let mut presence = Some(presence);
         let mut deliveries = Vec::new();
+        let max = claim.max();
         // Cancel safety: a read is dropped where the source says that it may be, or where the source is given up with it.
         let read = tokio::select! {
             biased;
-            read = reader.source.receive(claim.max(), &mut deliveries) => read,
+            read = reader.source.receive(max, &mut deliveries) => read,
             () = lane.phase.drain_begins(), if reader.cancel_safe => return End::Drain,
             () = lane.phase.drain_is_over() => return End::Hung,
             () = lane.solitude.is_asked_for(), if reader.cancel_safe => continue,
@@ -213,6 +218,7 @@ async fn read_on(
                 return End::Replace;
             }
         };
+        let is_full = deliveries.len() >= max;
         claim.keep(deliveries.len());
         if let Err(error) = read {
             drop((place, claim, presence, reading));
@@ -257,7 +263,11 @@ async fn read_on(
                 continue;
             }
             let hold = reader.session.hold(&deliveries, presence);
-            place.send(Fetched { deliveries, hold });
+            place.send(Fetched {
+                deliveries,
+                hold,
+                is_full,
+            });
         }
     }
 }
@@ -359,6 +369,7 @@ async fn run_alone(
         place.send(Fetched {
             deliveries,
             hold: Arc::clone(&hold),
+            is_full: false,
         });
         drop(claim);
         until_settled(&hold, room).await;

@@ -37,6 +37,8 @@ use crate::resilience::{Allowance, Gate, RateLimiter, Retry};
 pub(super) struct Fetched {
     pub(super) deliveries: Vec<Delivery>,
     pub(super) hold: Arc<Hold>,
+    /// It is all that was asked for, so there is more where it came from.
+    pub(super) is_full: bool,
 }
 
 /// What the stages of one lane share.

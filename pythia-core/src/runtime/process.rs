@@ -77,9 +77,13 @@ pub(super) async fn run<W, C>(
             }
             batch = fetched.recv(), if open && stage.backlog.is_empty() => match batch {
                 Some(batch) => {
+                    let is_full = batch.is_full;
                     stage.backlog = Backlog::of(batch);
-                    // The fetch stage has room again: it is to ask for the next batch before this one keeps the thread.
-                    tokio::task::yield_now().await;
+                    // The fetch stage has room again: where there is more, it is to ask for it before this batch keeps the
+                    // thread. Where there is no more, it will only wait, and these jobs are not to wait for that.
+                    if is_full {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 None => open = false,
             },

@@ -141,9 +141,9 @@ type Looks = (Blocking, Arc<Mutex<Vec<usize>>>);
 
 /// Jobs that don't wait keep their thread until the batch is done: the broker would have nothing to do meanwhile.
 #[tokio::test(start_paused = true)]
-async fn the_next_read_begins_before_the_batch_does() {
+async fn the_next_read_begins_before_a_full_batch_and_after_another() {
     let broker = Blocking::new(0, None);
-    let reads = [vec![0, 1], vec![2]];
+    let reads = [vec![0, 1], vec![2], vec![3]];
     let reads = reads.map(|numbers| (MS, numbers.into_iter().map(delivery).collect()));
     *broker.late.lock().unwrap() = reads.into();
     let left = Arc::<Mutex<Vec<usize>>>::default();
@@ -154,10 +154,10 @@ async fn the_next_read_begins_before_the_batch_does() {
             Ok::<_, WorkError>(())
         },
     );
-    let route = Route::new("idle", worker).lanes(1);
+    let route = Route::new("idle", worker).lanes(1).batch(2);
     let runner = Runner::builder().route(&broker, route).build().unwrap();
     runner.run_until(sleep(50 * MS)).await.unwrap();
-    assert_eq!(*left.lock().unwrap(), [0, 0, 0], "reads not yet begun");
+    assert_eq!(*left.lock().unwrap(), [1, 1, 1, 0], "reads not yet begun");
 }
 
 /// The last to go back is at the head of the queue.

@@ -63,7 +63,8 @@ pub(crate) fn run() -> Result<(), Failure> {
         .worker_threads(part.settings.threads)
         .enable_all()
         .build()?;
-    let measured = runtime.block_on(measure(&part))?;
+    // A task, as in a service: what is not one has a thread of its own, and wakes the others for each batch.
+    let measured = runtime.block_on(runtime.spawn(async move { measure(&part).await }))??;
     println!("{}", serde_json::to_string(&measured)?);
     // What is still read by hand is not waited for.
     runtime.shutdown_background();

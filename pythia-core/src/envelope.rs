@@ -68,17 +68,27 @@ impl Frame {
 
     /// The frame as bytes, in one allocation.
     pub fn encode(&self) -> Bytes {
-        let at = self.enqueued_at.map(millis_text);
+        let mut out = BytesMut::new();
+        self.encode_into(&mut out);
+        out.freeze()
+    }
+
+    /// Appends the frame to bytes that have room for others too.
+    pub fn encode_into(&self, out: &mut BytesMut) {
+        let mut digits = itoa::Buffer::new();
         let own = [
             (ID, self.id.as_ref().map(MessageId::as_str)),
-            (ENQUEUED_AT, at.as_deref()),
+            (
+                ENQUEUED_AT,
+                self.enqueued_at.map(|at| digits.format(millis(at))),
+            ),
         ];
         let own = || own.iter().filter_map(|&(name, value)| Some((name, value?)));
         let header_len: usize = own()
             .chain(self.headers.iter())
             .map(|(name, value)| 6 + name.len() + value.len())
             .sum();
-        let mut out = BytesMut::with_capacity(FIXED + header_len + self.payload.len());
+        out.reserve(FIXED + header_len + self.payload.len());
         out.put_slice(&MAGIC);
         out.put_u8(self.crashes.min(255) as u8);
         out.put_u8(self.failures.min(255) as u8);
@@ -90,7 +100,6 @@ impl Frame {
             out.put_slice(value.as_bytes());
         }
         out.put_slice(&self.payload);
-        out.freeze()
     }
 
     /// Reads bytes that came off a list or a channel: a frame, or anything else as a raw body. Shares the bytes.
@@ -144,11 +153,9 @@ fn take_text(rest: &mut Bytes, width: usize) -> Option<ByteString> {
     ByteString::try_from(rest.split_to(len)).ok()
 }
 
-fn millis_text(at: SystemTime) -> String {
-    at.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis()
-        .to_string()
+fn millis(at: SystemTime) -> u64 {
+    let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_epoch.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 fn from_millis(millis: u64) -> SystemTime {

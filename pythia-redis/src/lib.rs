@@ -47,6 +47,7 @@ mod error;
 mod from_config;
 mod keys;
 mod list;
+mod outgoing;
 mod pubsub;
 mod recovery;
 mod script;

@@ -272,7 +272,7 @@ impl Connection {
     ) -> Result<Reply, RedisError> {
         let running = self.counters.start(name);
         let hash = args.hash();
-        running.end(self.send(command(name, hash, false), args.values).await)
+        running.end(self.send(command(name, hash, false), &args.values).await)
     }
 
     /// Runs one command without a key on every master of a cluster, or on the one server that there is.
@@ -345,20 +345,22 @@ impl Connection {
     ) -> Result<Reply, RedisError> {
         let running = self.counters.start(script.name());
         let call = ScriptCall::new(script, keys, args);
-        let reply = match self.send(call.by_digest(), call.values.clone()).await {
+        let reply = match self.send(call.by_digest(), &call.values).await {
             Err(error) if error.kind() == Kind::NoScript => {
-                self.send(call.by_source(), call.into_source_values()).await
+                self.send(call.by_source(), &call.into_source_values())
+                    .await
             }
             reply => reply,
         };
         running.end(reply.inspect(refuse_flat_data))
     }
 
-    async fn send(&self, command: CustomCommand, values: Vec<Value>) -> Result<Reply, RedisError> {
+    async fn send(&self, command: CustomCommand, values: &[Value]) -> Result<Reply, RedisError> {
         let turn = self.turn.fetch_add(1, Relaxed) % self.links.len();
         let link = &self.links[turn];
         let Some(patience) = self.patience else {
             let live = link.live().await?;
+            let values = values.to_vec();
             return self.send_on(&live, &live.client, command, values).await;
         };
         // fred would keep a command whose connection is lost for as long as a command may take.
@@ -366,7 +368,7 @@ impl Connection {
         let deadline = Instant::now() + patience;
         loop {
             let live = link.connected(patience).await?;
-            let (command, values) = (command.clone(), values.clone());
+            let (command, values) = (command.clone(), values.to_vec());
             let error = match self.send_on(&live, &live.once(None), command, values).await {
                 Err(error) if error.kind() == Kind::Unavailable => error,
                 outcome => return outcome,

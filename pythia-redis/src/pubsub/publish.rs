@@ -4,9 +4,8 @@ use std::time::SystemTime;
 
 use bytestring::ByteString;
 use pythia_core::broker::Published;
-use pythia_core::envelope::Frame;
 use pythia_core::observe::{Event, GapCause};
-use pythia_core::{BrokerError, BrokerErrorKind, Deliver, Message, MessageId, Payload, QueueName};
+use pythia_core::{BrokerError, BrokerErrorKind, Deliver, Message, QueueName};
 
 use super::PubSubBroker;
 use super::numbers::NUMBER;
@@ -14,6 +13,7 @@ use crate::config::PubSubMode;
 use crate::connection::Args;
 use crate::error::RedisError;
 use crate::keys::Keys;
+use crate::outgoing::{ATTEMPT, check, failed, framer, within_bounds};
 use crate::script::Script;
 
 pub(super) async fn publish(
@@ -27,16 +27,20 @@ pub(super) async fn publish(
         PubSubMode::Sharded => "SPUBLISH",
     };
     // Everything is checked before anything is sent.
+    let mut bytes = 0;
     for message in &batch {
-        check(message, config.max_message_bytes).map_err(|error| error.queue(queue))?;
+        let size = refuse_what_no_channel_carries(message)
+            .and_then(|()| check(message, config.max_message_bytes));
+        bytes += size.map_err(|error| error.queue(queue))?;
     }
     let keys = Keys::new(&config.key_prefix, queue);
-    let now = SystemTime::now();
+    let mut framer = framer(&batch, bytes, Some(SystemTime::now()));
     let mut published = Vec::with_capacity(batch.len());
     let mut unheard = 0;
     let mut rest = batch.into_iter();
     while rest.len() > 0 {
-        let count = rest.len().min(AT_ONCE);
+        let sizes = rest.as_slice().iter().map(|message| message.payload.len());
+        let count = within_bounds(sizes, AT_ONCE);
         let first = broker.numbers(queue, count);
         let mut dedupe_keys = Vec::new();
         let mut args = Args::with_capacity(2 + 2 * count)
@@ -44,7 +48,6 @@ pub(super) async fn publish(
             .arg(config.dedupe_window.as_millis().max(1).to_string());
         let mut ids = Vec::with_capacity(count);
         for (number, message) in (first..).zip(rest.by_ref().take(count)) {
-            let id = message.id.clone().unwrap_or_else(MessageId::random);
             let key = message
                 .dedupe_key
                 .as_ref()
@@ -52,10 +55,11 @@ pub(super) async fn publish(
             // The channel is the first key.
             let index = key.as_ref().map_or(0, |_| dedupe_keys.len() + 2);
             dedupe_keys.extend(key);
-            let number = format!("{}:{number}", broker.0.publisher);
-            args = args
-                .arg(index.to_string())
-                .arg(framed(message, &id, now, number.into()));
+            let mut headers = message.headers;
+            headers.insert(NUMBER, format!("{}:{number}", broker.0.publisher));
+            let payload = message.payload.into_bytes().unwrap_or_default();
+            let (id, frame) = framer.frame(message.id, headers, payload);
+            args = args.arg(index.to_string()).arg(frame);
             ids.push(id);
         }
         let all_keys: Vec<&ByteString> = std::iter::once(&keys.ready).chain(&dedupe_keys).collect();
@@ -95,58 +99,15 @@ pub(super) async fn publish(
     Ok(published)
 }
 
-fn check(message: &Message, limit: usize) -> Result<(), BrokerError> {
-    let refused = |kind, reason: String| Err(BrokerError::new(kind, ATTEMPT).because(reason));
-    if message.deliver != Deliver::Now {
-        let reason = "a channel holds nothing back: publish delayed messages to a list or a stream";
-        return refused(BrokerErrorKind::Unsupported, reason.into());
-    }
-    let Payload::Bytes(payload) = &message.payload else {
-        let reason = "a channel carries bytes, not fields: publish them to a stream";
-        return refused(BrokerErrorKind::Unsupported, reason.into());
+fn refuse_what_no_channel_carries(message: &Message) -> Result<(), BrokerError> {
+    let reason = if message.deliver != Deliver::Now {
+        "a channel holds nothing back: publish delayed messages to a list or a stream"
+    } else if message.payload.as_bytes().is_none() {
+        "a channel carries bytes, not fields: publish them to a stream"
+    } else {
+        return Ok(());
     };
-    let headers: usize = message
-        .headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
-    let bytes = payload.len() + headers;
-    if bytes > limit {
-        let reason = format!(
-            "a message of {bytes} bytes, headers included, is above the limit of {limit} bytes (`redis.max_message_bytes`)"
-        );
-        return refused(BrokerErrorKind::TooLarge, reason);
-    }
-    if let Some((name, _)) = message
-        .headers
-        .iter()
-        .find(|(name, _)| name.len() > usize::from(u16::MAX))
-    {
-        let reason = format!(
-            "the name of a header has {} bytes, {} are allowed",
-            name.len(),
-            u16::MAX
-        );
-        return refused(BrokerErrorKind::TooLarge, reason);
-    }
-    Ok(())
-}
-
-fn framed(message: Message, id: &MessageId, now: SystemTime, number: ByteString) -> bytes::Bytes {
-    let Message {
-        payload: Payload::Bytes(payload),
-        mut headers,
-        ..
-    } = message
-    else {
-        unreachable!("checked before anything was sent")
-    };
-    headers.insert(NUMBER, number);
-    let mut frame = Frame::new(payload);
-    frame.id = Some(id.clone());
-    frame.enqueued_at = Some(now);
-    frame.headers = headers;
-    frame.encode()
+    Err(failed(BrokerErrorKind::Unsupported, reason.to_owned()))
 }
 
 static PUBLISH: Script = Script::new(
@@ -154,6 +115,5 @@ static PUBLISH: Script = Script::new(
     include_str!("../scripts/pubsub/publish.lua"),
 );
 
-const ATTEMPT: &str = "publish messages";
 /// How many messages one script publishes.
 const AT_ONCE: usize = 500;

@@ -111,15 +111,15 @@ pub(super) fn member(delivery: &Delivery) -> Bytes {
     pack(&delivery.receipt.0.to_be_bytes(), &values)
 }
 
-/// The fields of a message that is published.
-pub(super) fn published(id: &MessageId, headers: &Headers, payload: &Payload) -> Vec<Bytes> {
-    let mut values = Vec::with_capacity(2);
-    push_own(&mut values, id, headers, payload);
-    values
+/// A message that is published, as one string: its frame, and the fields that follow it.
+pub(super) fn packed(frame: &Bytes, fields: &[(Bytes, Bytes)]) -> Bytes {
+    let mut values = vec![Bytes::from_static(OWN), frame.clone()];
+    push_fields(&mut values, fields);
+    pack(b"", &values)
 }
 
 /// Fields as one string, behind a name: repeated  length u32 BE | bytes.
-pub(super) fn pack(name: &[u8], values: &[Bytes]) -> Bytes {
+fn pack(name: &[u8], values: &[Bytes]) -> Bytes {
     let length = values.iter().map(|value| 4 + value.len()).sum::<usize>();
     let mut packed = BytesMut::with_capacity(name.len() + length);
     packed.put_slice(name);
@@ -348,7 +348,8 @@ mod tests {
 
         #[test]
         fn a_published_message_is_received(sent in arbitrary_delivery()) {
-            let values = published(&sent.id, &sent.headers, &sent.payload);
+            let mut values = Vec::new();
+            push_own(&mut values, &sent.id, &sent.headers, &sent.payload);
             let received = entry("1718000000000-5", values).into_delivery(Place::Stream).unwrap();
             prop_assert_eq!(received.attempt(), 1);
             prop_assert_eq!(received.id, sent.id);

@@ -12,6 +12,7 @@ use super::queue::Queue;
 use crate::config::RedisConfig;
 use crate::connection::{Args, Connection};
 use crate::error::RedisError;
+use crate::outgoing::{ATTEMPT, check, failed, framer, within_bounds};
 use crate::script::Script;
 
 static PUBLISH: Script = Script::new(
@@ -28,7 +29,9 @@ struct Outgoing {
     id: MessageId,
     deliver: Deliver,
     dedupe_key: Option<ByteString>,
-    fields: Vec<Bytes>,
+    frame: Bytes,
+    /// Of a message that is fields: they follow its frame.
+    fields: Vec<(Bytes, Bytes)>,
     bytes: usize,
 }
 
@@ -38,17 +41,15 @@ pub(super) async fn publish(
     config: &RedisConfig,
     batch: Vec<Message>,
 ) -> Result<Vec<Published>, BrokerError> {
-    let outgoing = batch
-        .into_iter()
-        .map(|message| Outgoing::of(message, queue, config))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut published = Vec::with_capacity(outgoing.len());
-    let mut rest = outgoing;
-    while !rest.is_empty() {
-        let after = rest.split_off(within_bounds(&rest));
-        let sent = send(connection, queue, config, rest).await;
-        published.extend(sent.map_err(queue.failed("publish messages"))?);
-        rest = after;
+    let limit = config.max_message_bytes;
+    let mut batch = outgoing(batch, limit).map_err(|error| error.queue(&queue.name))?;
+    let mut published = Vec::with_capacity(batch.len());
+    while !batch.is_empty() {
+        let sizes = batch.iter().map(|message| message.bytes);
+        let later = batch.split_off(within_bounds(sizes, AT_ONCE));
+        let sent = send(connection, queue, config, batch).await;
+        published.extend(sent.map_err(queue.failed(ATTEMPT))?);
+        batch = later;
     }
     Ok(published)
 }
@@ -62,13 +63,14 @@ async fn send(
     let [stream, ..] = &queue.streams;
     let mut keys = vec![stream, &queue.delayed_for_all];
     if batch.iter().all(Outgoing::is_plain) {
-        let frames = batch.iter().map(|message| &message.fields[1]);
-        let args = Args::with_capacity(1 + batch.len()).arg("now").args(frames);
+        let mut args = Args::with_capacity(1 + batch.len()).arg("now");
+        let mut published = Vec::with_capacity(batch.len());
+        for message in batch {
+            args.push(message.frame);
+            published.push(Published::Published(message.id));
+        }
         connection.eval(&PUBLISH, &keys, args).await?;
-        return Ok(batch
-            .into_iter()
-            .map(|message| Published::Published(message.id))
-            .collect());
+        return Ok(published);
     }
     let dedupe_keys: Vec<_> = batch
         .iter()
@@ -87,7 +89,7 @@ async fn send(
             0
         });
         args.push(Bytes::copy_from_slice(&rand::random::<[u8; entry::NAME]>()));
-        args.push(entry::pack(b"", &message.fields));
+        args.push(entry::packed(&message.frame, &message.fields));
     }
     keys.extend(&dedupe_keys);
     let [answers, earliest] = connection.eval(&PUBLISH, &keys, args).await?.into_tuple()?;
@@ -113,44 +115,42 @@ async fn send(
         .collect()
 }
 
-impl Outgoing {
-    fn of(message: Message, queue: &Queue, config: &RedisConfig) -> Result<Self, BrokerError> {
-        let refused = |why: String| {
-            BrokerError::new(BrokerErrorKind::TooLarge, "publish messages")
-                .queue(&queue.name)
-                .because(why)
-        };
+/// Checks and frames them.
+fn outgoing(batch: Vec<Message>, limit: usize) -> Result<Vec<Outgoing>, BrokerError> {
+    let mut bytes = Vec::with_capacity(batch.len());
+    for message in &batch {
         if let Payload::Fields(fields) = &message.payload
             && fields.len() > MAX_FIELDS
         {
-            return Err(refused(format!(
-                "a message has {} fields, {MAX_FIELDS} are allowed",
-                fields.len()
-            )));
+            let count = fields.len();
+            let reason = format!("a message has {count} fields, {MAX_FIELDS} are allowed");
+            return Err(failed(BrokerErrorKind::TooLarge, reason));
         }
-        let headers = message.headers.iter();
-        let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
-        let bytes = message.payload.len() + headers;
-        if bytes > config.max_message_bytes {
-            return Err(refused(format!(
-                "a message of {bytes} bytes, headers included, is larger than max_message_bytes ({})",
-                config.max_message_bytes
-            )));
-        }
-        let id = message.id.unwrap_or_else(MessageId::random);
-        let fields = entry::published(&id, &message.headers, &message.payload);
-        Ok(Self {
+        bytes.push(check(message, limit)?);
+    }
+    let mut framer = framer(&batch, bytes.iter().sum(), None);
+    let outgoing = batch.into_iter().zip(bytes).map(|(message, bytes)| {
+        let (body, fields) = match message.payload {
+            Payload::Fields(fields) => (Bytes::new(), fields),
+            payload => (payload.into_bytes().unwrap_or_default(), Vec::new()),
+        };
+        let (id, frame) = framer.frame(message.id, message.headers, body);
+        Outgoing {
             id,
-            deliver: message.deliver,
-            dedupe_key: message.dedupe_key,
+            frame,
             fields,
             bytes,
-        })
-    }
+            deliver: message.deliver,
+            dedupe_key: message.dedupe_key,
+        }
+    });
+    Ok(outgoing.collect())
+}
 
+impl Outgoing {
     /// One frame, at once, in any case.
     fn is_plain(&self) -> bool {
-        self.deliver == Deliver::Now && self.dedupe_key.is_none() && self.fields.len() == 2
+        self.deliver == Deliver::Now && self.dedupe_key.is_none() && self.fields.is_empty()
     }
 
     /// When it is due, as the script reads it.
@@ -163,15 +163,6 @@ impl Outgoing {
     }
 }
 
-fn within_bounds(batch: &[Outgoing]) -> usize {
-    let mut bytes = 0;
-    let within = batch.iter().take(MAX_MESSAGES).take_while(|message| {
-        bytes += message.bytes;
-        bytes <= MAX_BYTES
-    });
-    within.count().max(1)
-}
-
 fn millis_since_epoch(at: SystemTime) -> u128 {
     at.duration_since(UNIX_EPOCH)
         .unwrap_or_default()
@@ -179,8 +170,7 @@ fn millis_since_epoch(at: SystemTime) -> u128 {
 }
 
 /// Messages in one call: half a millisecond of the server's time.
-const MAX_MESSAGES: usize = 500;
-const MAX_BYTES: usize = 8 * 1024 * 1024;
+const AT_ONCE: usize = 500;
 /// One command of a script takes about four thousand arguments.
 const MAX_FIELDS: usize = 1_900;
 /// A hundred thousand years: beyond it the sums of milliseconds lose their precision.

@@ -70,7 +70,9 @@ fn every_pattern_is_drained_and_so_is_what_it_is_compared_with() {
 fn publishing_waiting_and_idling_are_measured() {
     for pattern in ["list", "stream"] {
         let args = ["enqueue", "--pattern", pattern, "--compare", "raw"];
-        is_whole(&args, &measured(&args)["by_hand"]);
+        let report = measured(&args);
+        is_whole(&args, &report["pythia"]);
+        is_whole(&args, &report["by_hand"]);
     }
     let args = [
         "latency",
@@ -103,14 +105,15 @@ fn what_would_have_no_effect_is_refused() {
         ),
         (&["drain", "--pattern", "memory", "--rtt", "1"], "in memory"),
         (&["drain", "--rtt=-1"], "--rtt"),
+        (&["latency", "--rate", "1000001"], "--rate"),
         (&["drain", "--threads", "0"], "--threads is 1 at least"),
         (
             &["drain", "--pattern", "stream", "--delivery", "at-most-once"],
             "at most once",
         ),
         (
-            &["drain", "--redis", "redis://127.0.0.1:1"],
-            "redis://127.0.0.1:1",
+            &["drain", "--redis", "redis://:secret@127.0.0.1:1"],
+            "no connection to redis://127.0.0.1:1",
         ),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_throughput"))

@@ -12,7 +12,7 @@ use crate::settings::{Settings, What};
 /// Everything that was measured.
 pub(crate) struct Report {
     what: What,
-    settings: Settings,
+    pub(crate) settings: Settings,
     pub(crate) server: String,
     pythia: Vec<Measured>,
     by_hand: Vec<Measured>,

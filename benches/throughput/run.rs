@@ -26,7 +26,9 @@ pub(crate) fn run(what: What, settings: Settings) -> Result<(), Failure> {
 }
 
 async fn measure(what: What, settings: Settings) -> Result<Report, Failure> {
-    let mut report = Report::new(what, settings.clone());
+    let mut shown = settings.clone();
+    shown.redis = without_credentials(&settings.redis);
+    let mut report = Report::new(what, shown);
     let mut contenders = vec![Contender::Pythia];
     contenders.extend(settings.compare.map(|_| Contender::ByHand));
     for _ in 0..settings.rounds {
@@ -56,7 +58,7 @@ async fn on_redis(
         .map_or(settings.redis.clone(), RedisServer::url);
     let client = redis::connect(&url)
         .await
-        .map_err(|error| format!("no connection to {}: {error}", settings.redis))?;
+        .map_err(|error| format!("no connection to {}: {error}", report.settings.redis))?;
     report.server = redis::version(&client).await?;
     redis::refuse_in_use(&client).await?;
     if what == What::Drain && settings.pattern != Pattern::Pubsub {
@@ -71,6 +73,13 @@ async fn on_redis(
         redis::empty(&client).await?;
     }
     measured
+}
+
+fn without_credentials(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, place))) => format!("{scheme}://{place}"),
+        _ => url.to_owned(),
+    }
 }
 
 async fn spawn(settings: &Settings) -> RedisServer {

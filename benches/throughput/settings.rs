@@ -138,6 +138,9 @@ impl Settings {
         if self.rtt.is_some_and(|ms| !(0.0..=60_000.0).contains(&ms)) {
             return Err("--rtt is from 0 to 60000 ms".into());
         }
+        if self.rate > 1_000_000 {
+            return Err("--rate is 1000000 at most: messages are published one by one".into());
+        }
         let counts = [
             ("rounds", self.rounds as u64),
             ("messages", self.messages),

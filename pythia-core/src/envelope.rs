@@ -73,7 +73,23 @@ impl Frame {
         out.freeze()
     }
 
-    /// Appends the frame to bytes that have room for others too.
+    /// The most bytes that [`encode_into`](Self::encode_into) appends.
+    pub fn max_encoded_len(&self) -> usize {
+        let own = self
+            .id
+            .as_ref()
+            .map_or(0, |id| ID.len() + id.as_str().len())
+            + self
+                .enqueued_at
+                .map_or(0, |_| ENQUEUED_AT.len() + MAX_DIGITS);
+        let headers = self.headers.iter();
+        let headers: usize = headers
+            .map(|(name, value)| 6 + name.len() + value.len())
+            .sum();
+        FIXED + 2 * 6 + own + headers + self.payload.len()
+    }
+
+    /// Appends the frame as bytes: those of many messages can share one allocation.
     pub fn encode_into(&self, out: &mut BytesMut) {
         let mut digits = itoa::Buffer::new();
         let own = [
@@ -162,6 +178,8 @@ fn from_millis(millis: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(millis.min(MAX_MILLIS))
 }
 
+/// Of a 64-bit number.
+const MAX_DIGITS: usize = 20;
 /// Magic, two counters, header length.
 const FIXED: usize = 10;
 /// The year 9999: a wild number in a frame must not overflow the clock.
@@ -196,7 +214,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(frame in arbitrary_frame()) {
-            prop_assert_eq!(Frame::decode(frame.encode()), frame);
+            let bytes = frame.encode();
+            prop_assert!(bytes.len() <= frame.max_encoded_len());
+            prop_assert_eq!(Frame::decode(bytes), frame);
         }
 
         #[test]

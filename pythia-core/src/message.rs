@@ -91,7 +91,8 @@ impl TryFrom<&Self> for QueueName {
 
 /// Identifies one message within its queue, across retries.
 ///
-/// Cheap to clone: a slice of the bytes that it arrived in.
+/// Cheap to clone: a slice of the bytes that it arrived in, or that the new ids of a batch share. Those live as long as any
+/// of them.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(ByteString);
 
@@ -101,7 +102,7 @@ impl MessageId {
         Self::from_digits(random_digits().to_vec())
     }
 
-    /// So many of them, for a batch: they share one allocation, which lives as long as any of them.
+    /// New random ids, for a batch: they share one allocation, which lives as long as any of them.
     pub fn random_batch(count: usize) -> impl ExactSizeIterator<Item = Self> + use<> {
         let mut digits = Vec::with_capacity(count * ID_DIGITS);
         (0..count).for_each(|_| digits.extend_from_slice(&random_digits()));
@@ -177,14 +178,6 @@ impl Payload {
 
     /// The bytes, unless these are fields.
     pub fn as_bytes(&self) -> Option<&Bytes> {
-        match self {
-            Self::Bytes(bytes) => Some(bytes),
-            Self::Fields(_) => None,
-        }
-    }
-
-    /// The bytes, unless these are fields.
-    pub fn into_bytes(self) -> Option<Bytes> {
         match self {
             Self::Bytes(bytes) => Some(bytes),
             Self::Fields(_) => None,

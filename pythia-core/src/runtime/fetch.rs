@@ -146,7 +146,7 @@ async fn end(lane: &Lane, mut reader: Reader, room: &mpsc::Sender<Fetched>, refu
         place.send(Fetched {
             deliveries,
             hold,
-            is_full: false,
+            is_large: false,
         });
     }
     let lost: Vec<_> = rest.collect();
@@ -218,7 +218,7 @@ async fn read_on(
                 return End::Replace;
             }
         };
-        let is_full = deliveries.len() >= max;
+        let is_large = deliveries.len() >= max.min(LARGE);
         claim.keep(deliveries.len());
         if let Err(error) = read {
             drop((place, claim, presence, reading));
@@ -266,7 +266,7 @@ async fn read_on(
             place.send(Fetched {
                 deliveries,
                 hold,
-                is_full,
+                is_large,
             });
         }
     }
@@ -369,7 +369,7 @@ async fn run_alone(
         place.send(Fetched {
             deliveries,
             hold: Arc::clone(&hold),
-            is_full: false,
+            is_large: false,
         });
         drop(claim);
         until_settled(&hold, room).await;
@@ -411,6 +411,8 @@ impl SizeEstimate {
     }
 }
 
+/// So many jobs, at least, make a batch a large one.
+const LARGE: usize = 16;
 /// The size of the first fetch of a subscription.
 const CAUTIOUS: usize = 16;
 /// How long a read may go on beside a suspect that asks for the room: one that brings something is over by then.

@@ -37,8 +37,8 @@ use crate::resilience::{Allowance, Gate, RateLimiter, Retry};
 pub(super) struct Fetched {
     pub(super) deliveries: Vec<Delivery>,
     pub(super) hold: Arc<Hold>,
-    /// It is all that was asked for, so there is more where it came from.
-    pub(super) is_full: bool,
+    /// It keeps the thread for longer than it takes to ask for more, and there is likely more.
+    pub(super) is_large: bool,
 }
 
 /// What the stages of one lane share.

@@ -77,11 +77,11 @@ pub(super) async fn run<W, C>(
             }
             batch = fetched.recv(), if open && stage.backlog.is_empty() => match batch {
                 Some(batch) => {
-                    let is_full = batch.is_full;
+                    let is_large = batch.is_large;
                     stage.backlog = Backlog::of(batch);
                     // The fetch stage has room again: where there is more, it is to ask for it before this batch keeps the
-                    // thread. Where there is no more, it will only wait, and these jobs are not to wait for that.
-                    if is_full {
+                    // thread. Where there is no more it will only wait, and the few jobs at hand are not to wait for that.
+                    if is_large {
                         tokio::task::yield_now().await;
                     }
                 }
@@ -191,7 +191,8 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
                 waited: ended.waited,
             });
         }
-        self.outbox.put(ended.hold, ended.index, finished.verdict);
+        self.outbox
+            .push_verdict(ended.hold, ended.index, finished.verdict);
     }
 
     /// Hands back what was fetched and not started, also what waits to be taken: the breaker is open, or the runner stops.

@@ -123,7 +123,7 @@ impl Outbox {
                 fate: Fate::Unstarted,
             },
         };
-        self.put(hold, index, verdict);
+        self.push_verdict(hold, index, verdict);
     }
 
     /// Puts the disposition of a delivery that was started.
@@ -135,11 +135,11 @@ impl Outbox {
         disposition: Disposition,
     ) {
         let verdict = Verdict::give(&self.lane, delivery, disposition);
-        self.put(hold, index, verdict);
+        self.push_verdict(hold, index, verdict);
     }
 
     /// Puts what becomes of a delivery.
-    pub(super) fn put(&mut self, hold: Arc<Hold>, index: u32, verdict: Verdict) {
+    pub(super) fn push_verdict(&mut self, hold: Arc<Hold>, index: u32, verdict: Verdict) {
         let Verdict { settlement, fate } = verdict;
         self.lost += u64::from(matches!(fate, Fate::Lost { .. }));
         self.unit(hold).push(index, settlement, fate);

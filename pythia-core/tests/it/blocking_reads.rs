@@ -141,7 +141,7 @@ type Looks = (Blocking, Arc<Mutex<Vec<usize>>>);
 
 /// Jobs that don't wait keep their thread until the batch is done: the broker would have nothing to do meanwhile.
 #[tokio::test(start_paused = true)]
-async fn the_next_read_begins_before_a_full_batch_and_after_another() {
+async fn the_next_read_begins_before_a_full_batch_and_after_a_small_one() {
     let broker = Blocking::new(0, None);
     let reads = [vec![0, 1], vec![2], vec![3]];
     let reads = reads.map(|numbers| (MS, numbers.into_iter().map(delivery).collect()));

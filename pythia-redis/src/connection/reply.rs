@@ -133,28 +133,42 @@ impl Reply {
         matches!(self.0, Resp3Frame::Null)
     }
 
-    /// The elements; a nil counts as an empty array, as an expired wait and a missing key do.
-    pub(crate) fn into_array(self) -> Result<Vec<Self>, RedisError> {
-        match self.0 {
-            Resp3Frame::Array { data, .. } => Ok(data.into_iter().map(Self).collect()),
+    /// The elements one by one; a nil counts as an empty array, as an expired wait and a missing key do.
+    pub(crate) fn into_elements(self) -> Result<impl ExactSizeIterator<Item = Self>, RedisError> {
+        let elements = match self.0 {
+            Resp3Frame::Array { data, .. } => data.into_iter(),
             // fred takes an array for a pub/sub frame by its first word, also inside a reply, and puts a word of its
             // own before it. In RESP2 nothing else makes a push.
-            Resp3Frame::Push { data, .. } => Ok(data.into_iter().skip(1).map(Self).collect()),
-            Resp3Frame::Null => Ok(Vec::new()),
-            other => Err(Self(other).unexpected("an array")),
-        }
+            Resp3Frame::Push { data, .. } => {
+                let mut elements = data.into_iter();
+                let _word = elements.next();
+                elements
+            }
+            Resp3Frame::Null => Vec::new().into_iter(),
+            other => return Err(Self(other).unexpected("an array")),
+        };
+        Ok(elements.map(Self))
+    }
+
+    /// The elements; a nil counts as an empty array.
+    pub(crate) fn into_array(self) -> Result<Vec<Self>, RedisError> {
+        Ok(self.into_elements()?.collect())
     }
 
     /// Exactly `N` elements: `let [moved, next] = reply.into_tuple()?;`.
     pub(crate) fn into_tuple<const N: usize>(self) -> Result<[Self; N], RedisError> {
-        let elements = self.into_array()?;
+        let mut elements = self.into_elements()?;
         let found = elements.len();
-        elements.try_into().map_err(|_| {
-            RedisError::unexpected(
+        if found != N {
+            return Err(RedisError::unexpected(
                 &format!("{N} elements"),
                 &format!("an array of {found} elements"),
-            )
-        })
+            ));
+        }
+        Ok(std::array::from_fn(|_| match elements.next() {
+            Some(element) => element,
+            None => unreachable!("they were counted"),
+        }))
     }
 
     /// A bulk string, or a status such as `OK`.

@@ -2,25 +2,15 @@
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use bytestring::ByteString;
 use pythia_core::broker::Published;
-use pythia_core::{BrokerError, BrokerErrorKind, Deliver, Message, MessageId};
+use pythia_core::{BrokerError, BrokerErrorKind, Deliver, Message};
 
 use super::Queue;
 use crate::connection::{Args, Redis};
 use crate::delay::{Names, due, millis};
 use crate::error::RedisError;
-use crate::outgoing::{ATTEMPT, check, failed, framer, within_bounds};
+use crate::outgoing::{ATTEMPT, check, failed, frame, in_one_call};
 use crate::script::Script;
-
-/// A message as it is sent.
-struct Outgoing {
-    id: MessageId,
-    bytes: Bytes,
-    deliver: Deliver,
-    dedupe_key: Option<ByteString>,
-}
 
 /// Publishes a batch, in as few round trips as keep each of them bounded.
 pub(super) async fn publish(
@@ -30,8 +20,10 @@ pub(super) async fn publish(
     batch: Vec<Message>,
 ) -> Result<Vec<Published>, BrokerError> {
     let limit = redis.config().max_message_bytes;
-    let batch = outgoing(batch, limit).map_err(|error| error.queue(&queue.name))?;
-    let is_plain = |one: &Outgoing| one.deliver == Deliver::Now && one.dedupe_key.is_none();
+    for message in &batch {
+        check_here(message, limit).map_err(|error| error.queue(&queue.name))?;
+    }
+    let is_plain = |one: &Message| one.deliver == Deliver::Now && one.dedupe_key.is_none();
     let published = if batch.iter().all(is_plain) {
         push(redis, queue, batch).await
     } else {
@@ -40,46 +32,30 @@ pub(super) async fn publish(
     published.map_err(|error| error.during(ATTEMPT, &queue.name))
 }
 
-/// Checks and frames them.
-fn outgoing(batch: Vec<Message>, limit: usize) -> Result<Vec<Outgoing>, BrokerError> {
-    let mut bytes = 0;
-    for message in &batch {
-        if message.payload.as_bytes().is_none() {
-            let reason = "a list holds bytes, not fields: publish them to a stream";
-            return Err(failed(BrokerErrorKind::Unsupported, reason.to_owned()));
-        }
-        bytes += check(message, limit)?;
+fn check_here(message: &Message, limit: usize) -> Result<(), BrokerError> {
+    if message.payload.as_bytes().is_none() {
+        let reason = "a list holds bytes, not fields: publish them to a stream";
+        return Err(failed(BrokerErrorKind::Unsupported, reason.to_owned()));
     }
-    let mut framer = framer(&batch, bytes, Some(SystemTime::now()));
-    let outgoing = batch.into_iter().filter_map(|message| {
-        // All are bytes: that was checked before.
-        let payload = message.payload.into_bytes()?;
-        let (id, bytes) = framer.frame(message.id, message.headers, payload);
-        Some(Outgoing {
-            id,
-            bytes,
-            deliver: message.deliver,
-            dedupe_key: message.dedupe_key,
-        })
-    });
-    Ok(outgoing.collect())
+    check(message, limit)
 }
 
 /// All of them are for now: the list's own command does it.
 async fn push(
     redis: &Redis,
     queue: &Queue,
-    mut batch: Vec<Outgoing>,
+    mut batch: Vec<Message>,
 ) -> Result<Vec<Published>, RedisError> {
+    let now = SystemTime::now();
     let mut published = Vec::with_capacity(batch.len());
     while !batch.is_empty() {
         let later = batch.split_off(in_one_call(&batch, PUSHED_AT_ONCE));
-        let mut args = Args::with_capacity(1 + batch.len()).key(&queue.keys.ready);
-        for one in batch {
-            args.push(one.bytes);
-            published.push(Published::Published(one.id));
-        }
+        let (ids, frames) = frame(&mut batch, Some(now));
+        let args = Args::with_capacity(1 + frames.len())
+            .key(&queue.keys.ready)
+            .args(frames);
         redis.publisher().command("LPUSH", args).await?;
+        published.extend(ids.into_iter().map(Published::Published));
         batch = later;
     }
     Ok(published)
@@ -89,12 +65,14 @@ async fn place(
     redis: &Redis,
     queue: &Queue,
     names: &Names,
-    mut batch: Vec<Outgoing>,
+    mut batch: Vec<Message>,
 ) -> Result<Vec<Published>, RedisError> {
     let keys = &queue.keys;
+    let now = SystemTime::now();
     let mut published = Vec::with_capacity(batch.len());
     while !batch.is_empty() {
         let later = batch.split_off(in_one_call(&batch, PLACED_AT_ONCE));
+        let (ids, frames) = frame(&mut batch, Some(now));
         let dedupe_keys: Vec<_> = batch
             .iter()
             .filter_map(|one| Some(keys.key(format_args!("dedupe:{}", one.dedupe_key.as_ref()?))))
@@ -103,39 +81,35 @@ async fn place(
         let mut args = Args::with_capacity(1 + 4 * batch.len())
             .arg(millis(redis.config().dedupe_window).max(1));
         let mut next_key = dedupe_keys.iter();
-        for (one, name) in batch.iter().zip(names.mint(batch.len())) {
+        for ((one, frame), name) in batch.iter().zip(frames).zip(names.mint(batch.len())) {
             let key = one.dedupe_key.as_ref().and_then(|_| next_key.next());
             all_keys.extend(key);
             args = args
                 .arg(due(one.deliver))
                 .arg(key.map_or(0, |_| all_keys.len()))
                 .arg(name)
-                .arg(&one.bytes);
+                .arg(frame);
         }
         let flags = redis
             .publisher()
             .eval(&PUBLISH, &all_keys, args)
             .await?
             .into_array()?;
-        if flags.len() != batch.len() {
+        if flags.len() != ids.len() {
             return Err(RedisError::unexpected(
                 "an answer a message",
                 "of another length",
             ));
         }
-        for (one, flag) in batch.into_iter().zip(flags) {
+        for (id, flag) in ids.into_iter().zip(flags) {
             published.push(match flag.as_integer()? {
                 0 => Published::Deduplicated,
-                _ => Published::Published(one.id),
+                _ => Published::Published(id),
             });
         }
         batch = later;
     }
     Ok(published)
-}
-
-fn in_one_call(batch: &[Outgoing], max: usize) -> usize {
-    within_bounds(batch.iter().map(|one| one.bytes.len()), max)
 }
 
 static PUBLISH: Script = Script::new(

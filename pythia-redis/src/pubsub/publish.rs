@@ -13,13 +13,13 @@ use crate::config::PubSubMode;
 use crate::connection::Args;
 use crate::error::RedisError;
 use crate::keys::Keys;
-use crate::outgoing::{ATTEMPT, check, failed, framer, within_bounds};
+use crate::outgoing::{ATTEMPT, check, failed, frame, in_one_call};
 use crate::script::Script;
 
 pub(super) async fn publish(
     broker: &PubSubBroker,
     queue: &QueueName,
-    batch: Vec<Message>,
+    mut batch: Vec<Message>,
 ) -> Result<Vec<Published>, BrokerError> {
     let config = broker.0.redis.config();
     let command = match config.pubsub.mode {
@@ -27,27 +27,26 @@ pub(super) async fn publish(
         PubSubMode::Sharded => "SPUBLISH",
     };
     // Everything is checked before anything is sent.
-    let mut bytes = 0;
     for message in &batch {
-        let size = refuse_what_no_channel_carries(message)
-            .and_then(|()| check(message, config.max_message_bytes));
-        bytes += size.map_err(|error| error.queue(queue))?;
+        check_here(message, config.max_message_bytes).map_err(|error| error.queue(queue))?;
     }
     let keys = Keys::new(&config.key_prefix, queue);
-    let mut framer = framer(&batch, bytes, Some(SystemTime::now()));
+    let now = SystemTime::now();
     let mut published = Vec::with_capacity(batch.len());
     let mut unheard = 0;
-    let mut rest = batch.into_iter();
-    while rest.len() > 0 {
-        let sizes = rest.as_slice().iter().map(|message| message.payload.len());
-        let count = within_bounds(sizes, AT_ONCE);
-        let first = broker.numbers(queue, count);
+    while !batch.is_empty() {
+        let later = batch.split_off(in_one_call(&batch, AT_ONCE));
+        let first = broker.numbers(queue, batch.len());
+        for (number, message) in (first..).zip(&mut batch) {
+            let number = format!("{}:{number}", broker.0.publisher);
+            message.headers.insert(NUMBER, number);
+        }
+        let (ids, frames) = frame(&mut batch, Some(now));
         let mut dedupe_keys = Vec::new();
-        let mut args = Args::with_capacity(2 + 2 * count)
+        let mut args = Args::with_capacity(2 + 2 * batch.len())
             .arg(command)
             .arg(config.dedupe_window.as_millis().max(1).to_string());
-        let mut ids = Vec::with_capacity(count);
-        for (number, message) in (first..).zip(rest.by_ref().take(count)) {
+        for (message, frame) in batch.iter().zip(frames) {
             let key = message
                 .dedupe_key
                 .as_ref()
@@ -55,12 +54,7 @@ pub(super) async fn publish(
             // The channel is the first key.
             let index = key.as_ref().map_or(0, |_| dedupe_keys.len() + 2);
             dedupe_keys.extend(key);
-            let mut headers = message.headers;
-            headers.insert(NUMBER, format!("{}:{number}", broker.0.publisher));
-            let payload = message.payload.into_bytes().unwrap_or_default();
-            let (id, frame) = framer.frame(message.id, headers, payload);
             args = args.arg(index.to_string()).arg(frame);
-            ids.push(id);
         }
         let all_keys: Vec<&ByteString> = std::iter::once(&keys.ready).chain(&dedupe_keys).collect();
         let sent = broker
@@ -85,6 +79,7 @@ pub(super) async fn publish(
                 _ => Published::Published(id),
             });
         }
+        batch = later;
     }
     if unheard > 0 {
         // On a cluster the count is of one node, so nobody there may still be somebody elsewhere.
@@ -99,13 +94,13 @@ pub(super) async fn publish(
     Ok(published)
 }
 
-fn refuse_what_no_channel_carries(message: &Message) -> Result<(), BrokerError> {
+fn check_here(message: &Message, limit: usize) -> Result<(), BrokerError> {
     let reason = if message.deliver != Deliver::Now {
         "a channel holds nothing back: publish delayed messages to a list or a stream"
     } else if message.payload.as_bytes().is_none() {
         "a channel carries bytes, not fields: publish them to a stream"
     } else {
-        return Ok(());
+        return check(message, limit);
     };
     Err(failed(BrokerErrorKind::Unsupported, reason.to_owned()))
 }

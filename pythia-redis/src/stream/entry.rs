@@ -37,7 +37,7 @@ impl Entry {
         let id_text = id.into_text()?;
         let id = EntryId::parse(id_text.as_bytes())
             .ok_or_else(|| RedisError::unexpected("the id of a stream entry", "other text"))?;
-        let mut texts = fields.into_array()?.into_iter();
+        let mut texts = fields.into_elements()?;
         let mut fields = Vec::with_capacity(texts.len() / 2);
         while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
             fields.push((name.into_bytes()?, value.into_bytes()?));
@@ -111,10 +111,12 @@ pub(super) fn member(delivery: &Delivery) -> Bytes {
     pack(&delivery.receipt.0.to_be_bytes(), &values)
 }
 
-/// A message that is published, as one string: its frame, and the fields that follow it.
-pub(super) fn packed(frame: &Bytes, fields: &[(Bytes, Bytes)]) -> Bytes {
-    let mut values = vec![Bytes::from_static(OWN), frame.clone()];
-    push_fields(&mut values, fields);
+/// A message that is published, as one string: its frame, and the fields that follow it if that is what it is.
+pub(super) fn published(frame: Bytes, payload: &Payload) -> Bytes {
+    let mut values = vec![Bytes::from_static(OWN), frame];
+    if let Payload::Fields(fields) = payload {
+        push_fields(&mut values, fields);
+    }
     pack(b"", &values)
 }
 
@@ -277,8 +279,10 @@ const PLAUSIBLE: std::ops::Range<u64> = 1_000_000_000_000..253_402_300_800_000;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use pythia_core::Message;
 
     use super::*;
+    use crate::outgoing;
 
     fn entry(id: &str, values: Vec<Bytes>) -> Entry {
         Entry {
@@ -348,9 +352,14 @@ mod tests {
 
         #[test]
         fn a_published_message_is_received(sent in arbitrary_delivery()) {
-            let mut values = Vec::new();
-            push_own(&mut values, &sent.id, &sent.headers, &sent.payload);
-            let received = entry("1718000000000-5", values).into_delivery(Place::Stream).unwrap();
+            let mut message = Message::new(sent.payload.clone()).id(sent.id.clone());
+            message.headers = sent.headers.clone();
+            let mut batch = [message];
+            let (_, frames) = outgoing::frame(&mut batch, None);
+            let [message] = &batch;
+            let fields = unpack(published(frames[0].clone(), &message.payload));
+            let values = fields.into_iter().flat_map(|(name, value)| [name, value]);
+            let received = entry("1718000000000-5", values.collect()).into_delivery(Place::Stream).unwrap();
             prop_assert_eq!(received.attempt(), 1);
             prop_assert_eq!(received.id, sent.id);
             prop_assert_eq!(received.payload, sent.payload);

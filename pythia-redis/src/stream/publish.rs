@@ -3,16 +3,15 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use pythia_core::broker::Published;
-use pythia_core::{BrokerError, BrokerErrorKind, Deliver, Message, MessageId, Payload};
+use pythia_core::{BrokerError, BrokerErrorKind, Deliver, Message, Payload};
 
 use super::entry;
 use super::queue::Queue;
 use crate::config::RedisConfig;
 use crate::connection::{Args, Connection};
 use crate::error::RedisError;
-use crate::outgoing::{ATTEMPT, check, failed, framer, within_bounds};
+use crate::outgoing::{ATTEMPT, check, failed, frame, in_one_call};
 use crate::script::Script;
 
 static PUBLISH: Script = Script::new(
@@ -24,29 +23,18 @@ static PUBLISH: Script = Script::new(
     ),
 );
 
-/// A message as it is sent.
-struct Outgoing {
-    id: MessageId,
-    deliver: Deliver,
-    dedupe_key: Option<ByteString>,
-    frame: Bytes,
-    /// Of a message that is fields: they follow its frame.
-    fields: Vec<(Bytes, Bytes)>,
-    bytes: usize,
-}
-
 pub(super) async fn publish(
     connection: &Connection,
     queue: &Queue,
     config: &RedisConfig,
-    batch: Vec<Message>,
+    mut batch: Vec<Message>,
 ) -> Result<Vec<Published>, BrokerError> {
-    let limit = config.max_message_bytes;
-    let mut batch = outgoing(batch, limit).map_err(|error| error.queue(&queue.name))?;
+    for message in &batch {
+        check_here(message, config.max_message_bytes).map_err(|error| error.queue(&queue.name))?;
+    }
     let mut published = Vec::with_capacity(batch.len());
     while !batch.is_empty() {
-        let sizes = batch.iter().map(|message| message.bytes);
-        let later = batch.split_off(within_bounds(sizes, AT_ONCE));
+        let later = batch.split_off(in_one_call(&batch, AT_ONCE));
         let sent = send(connection, queue, config, batch).await;
         published.extend(sent.map_err(queue.failed(ATTEMPT))?);
         batch = later;
@@ -54,23 +42,32 @@ pub(super) async fn publish(
     Ok(published)
 }
 
+fn check_here(message: &Message, limit: usize) -> Result<(), BrokerError> {
+    if let Payload::Fields(fields) = &message.payload
+        && fields.len() > MAX_FIELDS
+    {
+        let count = fields.len();
+        let reason = format!("a message has {count} fields, {MAX_FIELDS} are allowed");
+        return Err(failed(BrokerErrorKind::TooLarge, reason));
+    }
+    check(message, limit)
+}
+
 async fn send(
     connection: &Connection,
     queue: &Queue,
     config: &RedisConfig,
-    batch: Vec<Outgoing>,
+    mut batch: Vec<Message>,
 ) -> Result<Vec<Published>, RedisError> {
     let [stream, ..] = &queue.streams;
     let mut keys = vec![stream, &queue.delayed_for_all];
-    if batch.iter().all(Outgoing::is_plain) {
-        let mut args = Args::with_capacity(1 + batch.len()).arg("now");
-        let mut published = Vec::with_capacity(batch.len());
-        for message in batch {
-            args.push(message.frame);
-            published.push(Published::Published(message.id));
-        }
+    let (ids, frames) = frame(&mut batch, None);
+    if batch.iter().all(is_plain) {
+        let args = Args::with_capacity(1 + frames.len())
+            .arg("now")
+            .args(frames);
         connection.eval(&PUBLISH, &keys, args).await?;
-        return Ok(published);
+        return Ok(ids.into_iter().map(Published::Published).collect());
     }
     let dedupe_keys: Vec<_> = batch
         .iter()
@@ -80,8 +77,8 @@ async fn send(
     let mut args =
         Args::with_capacity(1 + 4 * batch.len()).arg(config.dedupe_window.as_millis().max(1));
     let mut next_key = keys.len();
-    for message in &batch {
-        args.push(message.due());
+    for (message, frame) in batch.iter().zip(frames) {
+        args.push(due(message.deliver));
         next_key += usize::from(message.dedupe_key.is_some());
         args.push(if message.dedupe_key.is_some() {
             next_key
@@ -89,7 +86,7 @@ async fn send(
             0
         });
         args.push(Bytes::copy_from_slice(&rand::random::<[u8; entry::NAME]>()));
-        args.push(entry::packed(&message.frame, &message.fields));
+        args.push(entry::published(frame, &message.payload));
     }
     keys.extend(&dedupe_keys);
     let [answers, earliest] = connection.eval(&PUBLISH, &keys, args).await?.into_tuple()?;
@@ -97,69 +94,35 @@ async fn send(
         queue.due_earlier.notify_one();
     }
     let answers = answers.into_array()?;
-    if answers.len() != batch.len() {
+    if answers.len() != ids.len() {
         return Err(RedisError::unexpected(
             "an answer for each message",
             "of another length",
         ));
     }
-    batch
-        .into_iter()
+    ids.into_iter()
         .zip(answers)
-        .map(|(message, answer)| {
+        .map(|(id, answer)| {
             Ok(match answer.as_integer()? {
                 0 => Published::Deduplicated,
-                _ => Published::Published(message.id),
+                _ => Published::Published(id),
             })
         })
         .collect()
 }
 
-/// Checks and frames them.
-fn outgoing(batch: Vec<Message>, limit: usize) -> Result<Vec<Outgoing>, BrokerError> {
-    let mut bytes = Vec::with_capacity(batch.len());
-    for message in &batch {
-        if let Payload::Fields(fields) = &message.payload
-            && fields.len() > MAX_FIELDS
-        {
-            let count = fields.len();
-            let reason = format!("a message has {count} fields, {MAX_FIELDS} are allowed");
-            return Err(failed(BrokerErrorKind::TooLarge, reason));
-        }
-        bytes.push(check(message, limit)?);
-    }
-    let mut framer = framer(&batch, bytes.iter().sum(), None);
-    let outgoing = batch.into_iter().zip(bytes).map(|(message, bytes)| {
-        let (body, fields) = match message.payload {
-            Payload::Fields(fields) => (Bytes::new(), fields),
-            payload => (payload.into_bytes().unwrap_or_default(), Vec::new()),
-        };
-        let (id, frame) = framer.frame(message.id, message.headers, body);
-        Outgoing {
-            id,
-            frame,
-            fields,
-            bytes,
-            deliver: message.deliver,
-            dedupe_key: message.dedupe_key,
-        }
-    });
-    Ok(outgoing.collect())
+/// One frame, at once, in any case.
+fn is_plain(message: &Message) -> bool {
+    let has_fields = matches!(&message.payload, Payload::Fields(fields) if !fields.is_empty());
+    message.deliver == Deliver::Now && message.dedupe_key.is_none() && !has_fields
 }
 
-impl Outgoing {
-    /// One frame, at once, in any case.
-    fn is_plain(&self) -> bool {
-        self.deliver == Deliver::Now && self.dedupe_key.is_none() && self.fields.is_empty()
-    }
-
-    /// When it is due, as the script reads it.
-    fn due(&self) -> String {
-        match self.deliver {
-            Deliver::After(after) => format!("+{}", after.as_millis().min(LATEST_MS)),
-            Deliver::At(at) => millis_since_epoch(at).min(LATEST_MS).to_string(),
-            _ => String::new(),
-        }
+/// When it is due, as the script reads it.
+fn due(deliver: Deliver) -> String {
+    match deliver {
+        Deliver::After(after) => format!("+{}", after.as_millis().min(LATEST_MS)),
+        Deliver::At(at) => millis_since_epoch(at).min(LATEST_MS).to_string(),
+        _ => String::new(),
     }
 }
 

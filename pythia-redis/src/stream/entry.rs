@@ -113,7 +113,7 @@ pub(super) fn member(delivery: &Delivery) -> Bytes {
 
 /// A message that is published, as one string: its frame, and the fields that follow it if that is what it is.
 pub(super) fn published(frame: Bytes, payload: &Payload) -> Bytes {
-    let mut values = vec![Bytes::from_static(OWN), frame];
+    let mut values = vec![Bytes::from_static(OWN.as_bytes()), frame];
     if let Payload::Fields(fields) = payload {
         push_fields(&mut values, fields);
     }
@@ -228,7 +228,7 @@ fn push_own(values: &mut Vec<Bytes>, id: &MessageId, headers: &Headers, payload:
     let mut frame = Frame::new(body);
     frame.id = Some(id.clone());
     frame.headers = headers.clone();
-    values.extend([Bytes::from_static(OWN), frame.encode()]);
+    values.extend([Bytes::from_static(OWN.as_bytes()), frame.encode()]);
     if let Payload::Fields(fields) = payload {
         push_fields(values, fields);
     }
@@ -266,7 +266,7 @@ fn millis(time: SystemTime) -> u64 {
     since_epoch.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-const OWN: &[u8] = b"pythia";
+pub(super) const OWN: &str = "pythia";
 const META: &[u8] = b"pythia-meta";
 const DEAD: &[u8] = b"pythia-dead";
 const PACKED: &[u8] = b"pythia-packed";
@@ -372,7 +372,7 @@ mod tests {
             values in proptest::collection::vec(
                 prop_oneof![
                     proptest::collection::vec(any::<u8>(), 0..30).prop_map(Bytes::from),
-                    Just(Bytes::from_static(OWN)), Just(Bytes::from_static(META)), Just(Bytes::from_static(DEAD)),
+                    Just(Bytes::from_static(OWN.as_bytes())), Just(Bytes::from_static(META)), Just(Bytes::from_static(DEAD)),
                     Just(Bytes::from_static(PACKED)), Just(Bytes::from_static(b"\xF5PY1\0\0\0\0\0\x01x")),
                 ], 0..6),
         ) {
@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn a_damaged_frame_keeps_its_bytes() {
         let damaged = Bytes::from_static(b"\xF5PY1\0\0\xff\xff\xff\xffrest");
-        let values = vec![Bytes::from_static(OWN), damaged.clone()];
+        let values = vec![Bytes::from_static(OWN.as_bytes()), damaged.clone()];
         let delivery = entry("1-1", values).into_delivery(Place::Stream).unwrap();
         assert_eq!(delivery.payload, Payload::Bytes(damaged));
     }

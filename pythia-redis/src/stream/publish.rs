@@ -63,6 +63,13 @@ async fn send(
     let mut keys = vec![stream, &queue.delayed_for_all];
     let (ids, frames) = frame(&mut batch, None);
     if batch.iter().all(is_plain) {
+        if let [frame] = &frames[..] {
+            // What the script would do, without the script.
+            let args = Args::with_capacity(4).key(stream).arg("*");
+            let args = args.arg(entry::OWN).arg(frame);
+            connection.command("XADD", args).await?;
+            return Ok(ids.into_iter().map(Published::Published).collect());
+        }
         let args = Args::with_capacity(1 + frames.len())
             .arg("now")
             .args(frames);

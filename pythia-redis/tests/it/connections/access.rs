@@ -59,7 +59,7 @@ async fn a_wrong_password_is_refused_without_being_shown() {
 async fn a_missing_right_is_named_with_what_grants_it() {
     for (taken, pattern, expected) in [
         ("-lpush", "list", "ACL SETUSER app +lpush"),
-        ("-evalsha", "stream", "ACL SETUSER app +evalsha"),
+        ("-xadd", "stream", "ACL SETUSER app +xadd"),
         ("-evalsha", "pubsub", "ACL SETUSER app +evalsha"),
     ] {
         let server = with_user(&[taken]).await;

@@ -1,8 +1,14 @@
 //! The measuring program runs, and counts what it was given.
 
-use std::process::Command;
+use std::process::{Command, Output};
 
+use pythia_redis::testing::RedisServer;
 use serde_json::Value;
+
+fn throughput(args: &[&str]) -> Output {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_throughput"));
+    program.args(args).output().expect("it runs")
+}
 
 /// What it prints with these arguments, and a few messages.
 fn measured(args: &[&str]) -> Value {
@@ -15,11 +21,7 @@ fn measured(args: &[&str]) -> Value {
         "1",
         "--json",
     ];
-    let output = Command::new(env!("CARGO_BIN_EXE_throughput"))
-        .args(args)
-        .args(few)
-        .output()
-        .expect("it runs");
+    let output = throughput(&[args, &few].concat());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {said}");
     serde_json::from_slice(&output.stdout).expect("it prints JSON")
@@ -96,6 +98,27 @@ fn publishing_waiting_and_idling_are_measured() {
     );
 }
 
+/// On somebody's own server: their keys stay, and so do none of ours.
+#[tokio::test]
+async fn a_server_in_use_is_refused_and_an_unused_one_left_empty() {
+    let server = RedisServer::start().await;
+    let drain = ["drain", "--pattern", "list", "--redis", &server.url()];
+    server
+        .cli(&["SET", "app:pythia-throughput", "theirs"])
+        .await;
+    server.cli(&["SET", "another", "theirs"]).await;
+    let output = throughput(&drain);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("app:pythia-throughput"), "{said}");
+    let kept = server.cli(&["GET", "app:pythia-throughput"]).await;
+    assert_eq!(kept, "theirs");
+
+    server.cli(&["DEL", "app:pythia-throughput"]).await;
+    is_whole(&drain, &measured(&drain)["pythia"]);
+    assert_eq!(server.cli(&["KEYS", "*"]).await, "another");
+}
+
 #[test]
 fn what_would_have_no_effect_is_refused() {
     for (args, why) in [
@@ -116,10 +139,7 @@ fn what_would_have_no_effect_is_refused() {
             "no connection to redis://127.0.0.1:1",
         ),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_throughput"))
-            .args(args)
-            .output();
-        let output = output.expect("it runs");
+        let output = throughput(args);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(
             !output.status.success() && said.contains(why),

@@ -38,6 +38,8 @@ pub(crate) struct Measured {
     /// Not acknowledged: retried, dead, stale, lost.
     pub(crate) failed: u64,
     pub(crate) seconds: f64,
+    /// Messages a second once the first are settled.
+    pub(crate) steady: Option<f64>,
     /// Processor time of this process, s.
     pub(crate) cpu: f64,
     /// Processor time of Redis, s.
@@ -193,6 +195,7 @@ impl Meter {
             messages: progress.count(),
             failed: progress.failed(),
             seconds: now.saturating_duration_since(began.at).as_secs_f64(),
+            steady: progress.steady(now),
             cpu: cpu.saturating_sub(began.cpu).as_secs_f64(),
             redis_cpu: used.cpu.saturating_sub(began.used.cpu).as_secs_f64(),
             rss_mib: peak_rss_mib(),

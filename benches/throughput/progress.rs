@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pythia_core::observe::{Event, Observer};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::payment::{self, Payment};
 
@@ -16,6 +17,8 @@ pub(crate) struct Progress(Arc<Shared>);
 struct Shared {
     wanted: u64,
     settled: AtomicU64,
+    /// When the first were, and how many.
+    first: OnceLock<(Instant, u64)>,
     failed: AtomicU64,
     /// The wait of one message in so many is noted.
     one_in: u64,
@@ -39,6 +42,7 @@ impl Progress {
         Self(Arc::new(Shared {
             wanted,
             settled: AtomicU64::new(0),
+            first: OnceLock::new(),
             failed: AtomicU64::new(0),
             one_in,
             waits: Mutex::default(),
@@ -61,6 +65,7 @@ impl Progress {
     /// So many are done, and the broker knows it.
     pub(crate) fn settled(&self, count: u64) {
         let settled = self.0.settled.fetch_add(count, Relaxed) + count;
+        self.0.first.get_or_init(|| (Instant::now(), count));
         if self.0.tells {
             let mut out = std::io::stdout().lock();
             let _told = writeln!(out, "{SETTLED}{settled}").and_then(|()| out.flush());
@@ -83,6 +88,13 @@ impl Progress {
 
     pub(crate) fn count(&self) -> u64 {
         self.0.settled.load(Relaxed)
+    }
+
+    /// Messages a second from the first settle until now: without the start. None if the first were all.
+    pub(crate) fn steady(&self, now: Instant) -> Option<f64> {
+        let &(began, first) = self.0.first.get()?;
+        let later = self.count().checked_sub(first).filter(|&later| later > 0)?;
+        Some(later as f64 / now.saturating_duration_since(began).as_secs_f64())
     }
 
     pub(crate) fn failed(&self) -> u64 {

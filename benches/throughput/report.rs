@@ -33,6 +33,8 @@ struct Json<'a> {
 #[derive(Serialize)]
 struct Row {
     rate: Rate,
+    /// Messages per second once the first are settled: without the start.
+    steady: Option<f64>,
     /// Processor time a message, µs.
     worker_us: f64,
     redis_us: f64,
@@ -104,9 +106,10 @@ impl Report {
         match self.what {
             What::Drain | What::Enqueue => {
                 println!(
-                    "{:<9} {:>32} {:>10} {:>9} {:>9} {:>8} {:>24}",
+                    "{:<9} {:>32} {:>10} {:>10} {:>9} {:>9} {:>8} {:>24}",
                     "",
                     "msg/s: min / median / max",
+                    "steady",
                     "worker us",
                     "redis us",
                     "RSS MiB",
@@ -116,7 +119,9 @@ impl Report {
                 each(by_hand.as_ref(), &pythia, |name, row| {
                     let Rate { min, median, max } = row.rate;
                     println!(
-                        "{name:<9} {min:>10.0} {median:>10.0} {max:>10.0} {:>10.2} {:>9.2} {:>9.1} {:>8} {:>24}",
+                        "{name:<9} {min:>10.0} {median:>10.0} {max:>10.0} {:>10} {:>10.2} {:>9.2} {:>9.1} {:>8} {:>24}",
+                        row.steady
+                            .map_or_else(String::new, |steady| format!("{steady:.0}")),
                         row.worker_us,
                         row.redis_us,
                         row.rss_mib,
@@ -193,6 +198,7 @@ impl Row {
                 median: median(Measured::rate),
                 max: rates.last().copied().unwrap_or(f64::NAN),
             },
+            steady: middle(&sorted(rounds.iter().filter_map(|one| one.steady))),
             worker_us: median(|one| one.cpu * 1e6 / one.messages.max(1) as f64),
             redis_us: median(|one| one.redis_cpu * 1e6 / one.messages.max(1) as f64),
             worker_percent: median(|one| one.cpu * 100.0 / one.seconds),

@@ -75,18 +75,14 @@ impl Frame {
 
     /// The most bytes that [`encode_into`](Self::encode_into) appends.
     pub fn max_encoded_len(&self) -> usize {
-        let own = self
-            .id
-            .as_ref()
-            .map_or(0, |id| ID.len() + id.as_str().len())
-            + self
-                .enqueued_at
-                .map_or(0, |_| ENQUEUED_AT.len() + MAX_DIGITS);
+        let id = self.id.as_ref().map(|id| header_len(ID, id.as_str().len()));
+        let at = self
+            .enqueued_at
+            .map(|_| header_len(ENQUEUED_AT, MAX_DIGITS));
         let headers = self.headers.iter();
-        let headers: usize = headers
-            .map(|(name, value)| 6 + name.len() + value.len())
-            .sum();
-        FIXED + 2 * 6 + own + headers + self.payload.len()
+        let headers = headers.map(|(name, value)| header_len(name, value.len()));
+        let headers: usize = headers.chain(id).chain(at).sum();
+        FIXED + headers + self.payload.len()
     }
 
     /// Appends the frame as bytes: those of many messages can share one allocation.
@@ -102,7 +98,7 @@ impl Frame {
         let own = || own.iter().filter_map(|&(name, value)| Some((name, value?)));
         let header_len: usize = own()
             .chain(self.headers.iter())
-            .map(|(name, value)| 6 + name.len() + value.len())
+            .map(|(name, value)| header_len(name, value.len()))
             .sum();
         out.reserve(FIXED + header_len + self.payload.len());
         out.put_slice(&MAGIC);
@@ -152,6 +148,11 @@ impl Frame {
         }
         Some(frame)
     }
+}
+
+/// The bytes of a header: two lengths, and what they are the lengths of.
+fn header_len(name: &str, value_len: usize) -> usize {
+    2 + name.len() + 4 + value_len
 }
 
 /// Takes one piece of text off the front, behind its length of `width` bytes.

@@ -61,7 +61,7 @@ pub(crate) fn frame(
     let mut frames = Vec::with_capacity(batch.len());
     for message in batch {
         let id = message.id.take().or_else(|| new.next());
-        let id = id.unwrap_or_else(MessageId::random);
+        let id = id.expect("there is a new one for each that had none");
         let body = match &mut message.payload {
             Payload::Bytes(bytes) => std::mem::take(bytes),
             _ => Bytes::new(),

@@ -138,6 +138,16 @@ impl Link {
         Ok(live)
     }
 
+    /// Whether a command would be written at once.
+    pub(super) fn is_up(&self) -> bool {
+        self.current().is_some_and(|live| live.is_up())
+    }
+
+    /// Whether a command would have to wait for a reconnect. One that was never made is not down.
+    pub(super) fn is_down(&self) -> bool {
+        self.current().is_some_and(|live| !live.is_up())
+    }
+
     pub(super) fn health_check_interval(&self) -> Duration {
         self.endpoint.config.health_check_interval
     }

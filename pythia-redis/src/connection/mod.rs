@@ -60,7 +60,7 @@ use bytestring::ByteString;
 use fred::interfaces::ClientLike;
 use fred::types::config::Server;
 use fred::types::{ClusterHash, CustomCommand, Value};
-use futures_util::future::try_join_all;
+use futures_util::future::{select_ok, try_join_all};
 use pythia_core::ConfigError;
 use pythia_core::admin::ServerStats;
 use pythia_core::observe::{Event, Observer};
@@ -291,6 +291,22 @@ impl Connection {
         try_join_all(each).await
     }
 
+    /// Waits until a command could be written, for at most a second.
+    ///
+    /// # Errors
+    /// If no connection is up by then, or can be made.
+    pub(crate) async fn up(&self) -> Result<(), RedisError> {
+        if self.links.iter().any(|link| link.is_up()) {
+            return Ok(());
+        }
+        // Of those that nobody has needed yet, one will do.
+        let (first, others) = self.links.split_first().expect("a pool has a connection");
+        let lost = others.iter().filter(|link| link.is_down());
+        let coming = std::iter::once(first).chain(lost);
+        let coming = coming.map(|link| Box::pin(link.connected(READ_PATIENCE)));
+        select_ok(coming).await.map(drop)
+    }
+
     /// Every master of a cluster, or the one server that there is.
     ///
     /// # Errors
@@ -356,8 +372,7 @@ impl Connection {
     }
 
     async fn send(&self, command: CustomCommand, values: &[Value]) -> Result<Reply, RedisError> {
-        let turn = self.turn.fetch_add(1, Relaxed) % self.links.len();
-        let link = &self.links[turn];
+        let link = self.next();
         let Some(patience) = self.patience else {
             let live = link.live().await?;
             let values = values.to_vec();
@@ -387,6 +402,16 @@ impl Connection {
             // By then the loss of the connection has come round.
             sleep(LOSS_SHOWS).await;
         }
+    }
+
+    /// The next in turn, but for those that are down while others are up.
+    fn next(&self) -> &Link {
+        let count = self.links.len();
+        let turn = self.turn.fetch_add(1, Relaxed) % count;
+        let (before, after) = self.links.split_at(turn);
+        let mut in_turn = after.iter().chain(before);
+        let up = in_turn.find(|link| count > 1 && !link.is_down());
+        up.unwrap_or(&self.links[turn])
     }
 
     async fn send_on(
@@ -477,4 +502,6 @@ fn refuse_flat_data(reply: &Reply) {
 /// The first key of `EVALSHA digest numkeys key ...`.
 const SCRIPT_HASH: ClusterHash = ClusterHash::Offset(2);
 const LOSS_SHOWS: Duration = Duration::from_millis(20);
+/// How long whoever reads waits for a reconnect under way before it reports that there is no connection.
+const READ_PATIENCE: Duration = Duration::from_secs(1);
 const CONTROL_BUFFER: usize = 1024;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::link::Link;
 use super::reply::{Args, Reply};
 use super::stats::Counters;
-use super::{ScriptCall, command, refuse_flat_data};
+use super::{READ_PATIENCE, ScriptCall, command, refuse_flat_data};
 use crate::config::RedisConfig;
 use crate::error::{Kind, RedisError};
 use crate::script::Script;
@@ -103,7 +103,7 @@ impl Reader {
         values: Vec<Value>,
         limit: Duration,
     ) -> Result<Reply, RedisError> {
-        let live = self.link.connected(READER_PATIENCE).await?;
+        let live = self.link.connected(READ_PATIENCE).await?;
         live.route(&mut command, &values);
         let client = live.once(Some(limit + self.reconnect_patience + LAST_WORD));
         let sent = Instant::now();
@@ -126,8 +126,6 @@ impl Reader {
     }
 }
 
-/// How long a reader waits for a reconnect under way before it reports that there is no connection.
-const READER_PATIENCE: Duration = Duration::from_secs(1);
 /// How much longer than its own wait a blocking command may take.
 const BLOCKING_GRACE: Duration = Duration::from_secs(2);
 const MAX_RECONNECT_PATIENCE: Duration = Duration::from_secs(3);

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytestring::ByteString;
+use futures_util::future::try_join;
 use pythia_core::admin::Admin;
 use pythia_core::broker::{Broker, Endpoint, Guarantee, Maintained, Published, Subscription};
 use pythia_core::observe::Observer;
@@ -168,9 +169,20 @@ impl Broker for ListBroker {
                 cancel_safe: false,
             });
         }
+        let settling = redis.dedicated();
+        try_join(settling.up(), redis.pool().up())
+            .await
+            .map_err(|error| error.during("subscribe", &queue.name))?;
         let claims = Arc::new(Claims::new(&queue.keys, random_id()));
-        let source = ListSource::new(redis, reader, Arc::clone(&queue), Arc::clone(&claims));
-        let settler = ListSettler::new(redis, queue, claims, Arc::clone(&self.0.names));
+        let source = ListSource::new(
+            redis,
+            reader,
+            settling.clone(),
+            Arc::clone(&queue),
+            Arc::clone(&claims),
+        );
+        let names = Arc::clone(&self.0.names);
+        let settler = ListSettler::new(redis, settling, queue, claims, names);
         Ok(Subscription {
             source: Box::new(source),
             settler: Arc::new(settler),

@@ -46,6 +46,7 @@ struct Calls {
 impl ListSettler {
     pub(super) fn new(
         redis: &Redis,
+        connection: Connection,
         queue: Arc<Queue>,
         claims: Arc<Claims>,
         names: Arc<Names>,
@@ -54,7 +55,7 @@ impl ListSettler {
             queue,
             claims,
             names,
-            connection: redis.dedicated(),
+            connection,
             pool: redis.pool().clone(),
             lease_ms: millis(redis.config().lease),
             calls: tokio::sync::Mutex::default(),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::try_join;
 use pythia_core::broker::Source;
 use pythia_core::{BrokerError, Delivery};
 use tokio::time::sleep;
@@ -26,6 +27,7 @@ pub(super) struct ListSource {
     claims: Arc<Claims>,
     reader: Reader,
     pool: Connection,
+    settling: Connection,
     lease_ms: u64,
     /// The number of the next claim.
     number: u64,
@@ -42,6 +44,7 @@ impl ListSource {
     pub(super) fn new(
         redis: &Redis,
         reader: Reader,
+        settling: Connection,
         queue: Arc<Queue>,
         claims: Arc<Claims>,
     ) -> Self {
@@ -50,6 +53,7 @@ impl ListSource {
             claims,
             reader,
             pool: redis.pool().clone(),
+            settling,
             lease_ms: millis(redis.config().lease),
             number: 1,
             asked: usize::MAX,
@@ -60,6 +64,8 @@ impl ListSource {
 
     /// Claims what is ready; answers how many messages that were.
     async fn claim(&mut self, max: usize, into: &mut Vec<Delivery>) -> Result<usize, RedisError> {
+        // Connections don't come back together. Until those that renew and settle are up, messages are left to others.
+        try_join(self.settling.up(), self.pool.up()).await?;
         self.asked = self.asked.min(self.limit).min(max).max(1);
         let keys = &self.queue.keys;
         let batch = self.claims.batch(keys, self.number);

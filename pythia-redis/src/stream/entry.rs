@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use pythia_core::envelope::Frame;
 use pythia_core::settlement::{DeadKind, DeadReason};
-use pythia_core::{Delivery, Headers, MessageId, Payload, Receipt};
+use pythia_core::{Delivery, Payload, Receipt};
 
 use super::id::{EntryId, Place, receipt};
 use crate::connection::Reply;
@@ -105,7 +105,12 @@ pub(super) fn member(delivery: &Delivery) -> Bytes {
     match &delivery.payload {
         // The id is in the meta field, so that what a plain client wrote stays as it is.
         Payload::Fields(fields) if delivery.headers.is_empty() => push_fields(&mut values, fields),
-        payload => push_own(&mut values, &delivery.id, &delivery.headers, payload),
+        payload => {
+            let mut frame = Frame::new(payload.as_bytes().cloned().unwrap_or_default());
+            frame.id = Some(delivery.id.clone());
+            frame.headers = delivery.headers.clone();
+            push_own(&mut values, frame.encode(), payload);
+        }
     }
     // A receipt is given once, so two messages that are equal in all else stay two members.
     pack(&delivery.receipt.0.to_be_bytes(), &values)
@@ -113,10 +118,8 @@ pub(super) fn member(delivery: &Delivery) -> Bytes {
 
 /// A message that is published, as one string: its frame, and the fields that follow it if that is what it is.
 pub(super) fn published(frame: Bytes, payload: &Payload) -> Bytes {
-    let mut values = vec![Bytes::from_static(OWN.as_bytes()), frame];
-    if let Payload::Fields(fields) = payload {
-        push_fields(&mut values, fields);
-    }
+    let mut values = Vec::with_capacity(2);
+    push_own(&mut values, frame, payload);
     pack(b"", &values)
 }
 
@@ -223,12 +226,8 @@ fn message(mut fields: Fields, meta: Meta, receipt: Receipt) -> Delivery {
     delivery
 }
 
-fn push_own(values: &mut Vec<Bytes>, id: &MessageId, headers: &Headers, payload: &Payload) {
-    let body = payload.as_bytes().cloned().unwrap_or_default();
-    let mut frame = Frame::new(body);
-    frame.id = Some(id.clone());
-    frame.headers = headers.clone();
-    values.extend([Bytes::from_static(OWN.as_bytes()), frame.encode()]);
+fn push_own(values: &mut Vec<Bytes>, frame: Bytes, payload: &Payload) {
+    values.extend([Bytes::from_static(OWN), frame]);
     if let Payload::Fields(fields) = payload {
         push_fields(values, fields);
     }
@@ -266,7 +265,7 @@ fn millis(time: SystemTime) -> u64 {
     since_epoch.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-pub(super) const OWN: &str = "pythia";
+pub(super) const OWN: &[u8] = b"pythia";
 const META: &[u8] = b"pythia-meta";
 const DEAD: &[u8] = b"pythia-dead";
 const PACKED: &[u8] = b"pythia-packed";
@@ -372,7 +371,7 @@ mod tests {
             values in proptest::collection::vec(
                 prop_oneof![
                     proptest::collection::vec(any::<u8>(), 0..30).prop_map(Bytes::from),
-                    Just(Bytes::from_static(OWN.as_bytes())), Just(Bytes::from_static(META)), Just(Bytes::from_static(DEAD)),
+                    Just(Bytes::from_static(OWN)), Just(Bytes::from_static(META)), Just(Bytes::from_static(DEAD)),
                     Just(Bytes::from_static(PACKED)), Just(Bytes::from_static(b"\xF5PY1\0\0\0\0\0\x01x")),
                 ], 0..6),
         ) {
@@ -411,7 +410,7 @@ mod tests {
     #[test]
     fn a_damaged_frame_keeps_its_bytes() {
         let damaged = Bytes::from_static(b"\xF5PY1\0\0\xff\xff\xff\xffrest");
-        let values = vec![Bytes::from_static(OWN.as_bytes()), damaged.clone()];
+        let values = vec![Bytes::from_static(OWN), damaged.clone()];
         let delivery = entry("1-1", values).into_delivery(Place::Stream).unwrap();
         assert_eq!(delivery.payload, Payload::Bytes(damaged));
     }

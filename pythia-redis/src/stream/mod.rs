@@ -205,8 +205,12 @@ impl Broker for StreamBroker {
             .await
             .map_err(queue.failed("join the consumer group"))?;
         let lease = self.config().lease;
-        let source = StreamSource::new(Arc::clone(&lane), reader, Arc::clone(&self.0.config));
-        let settler = StreamSettler::new(lane, self.redis().dedicated(), lease);
+        let settling = self.redis().dedicated();
+        let up = settling.up().await;
+        up.map_err(queue.failed("join the consumer group"))?;
+        let config = Arc::clone(&self.0.config);
+        let source = StreamSource::new(Arc::clone(&lane), reader, settling.clone(), config);
+        let settler = StreamSettler::new(lane, settling, lease);
         Ok(Subscription {
             source: Box::new(source),
             settler: Arc::new(settler),

@@ -67,7 +67,7 @@ async fn send(
         if let [frame] = &frames[..] {
             // What the script would do, without the script.
             let args = Args::with_capacity(4).key(stream).arg("*");
-            let args = args.arg(entry::OWN).arg(frame);
+            let args = args.arg(Bytes::from_static(entry::OWN)).arg(frame);
             connection.command("XADD", args).await?;
             return Ok(ids.into_iter().map(Published::Published).collect());
         }

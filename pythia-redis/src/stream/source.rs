@@ -13,7 +13,7 @@ use super::group::{self, Occasion};
 use super::id::{EntryId, Place, entry_of, id_text};
 use super::queue::Lane;
 use crate::config::RedisConfig;
-use crate::connection::{Args, Reader, Reply};
+use crate::connection::{Args, Connection, Reader, Reply};
 use crate::error::{Kind, RedisError};
 use crate::script::Script;
 
@@ -30,6 +30,7 @@ static RELEASE: Script = Script::new(
 pub(super) struct StreamSource {
     lane: Arc<Lane>,
     reader: Reader,
+    settling: Connection,
     config: Arc<RedisConfig>,
     /// The last entry of each stream that arrived here, and the last that was handed out.
     received: [EntryId; 3],
@@ -46,10 +47,16 @@ pub(super) struct StreamSource {
 }
 
 impl StreamSource {
-    pub(super) fn new(lane: Arc<Lane>, reader: Reader, config: Arc<RedisConfig>) -> Self {
+    pub(super) fn new(
+        lane: Arc<Lane>,
+        reader: Reader,
+        settling: Connection,
+        config: Arc<RedisConfig>,
+    ) -> Self {
         Self {
             lane,
             reader,
+            settling,
             config,
             received: [EntryId::default(); 3],
             handed_out: [EntryId::default(); 3],
@@ -62,6 +69,8 @@ impl StreamSource {
     }
 
     async fn fetch(&mut self, max: usize) -> Result<Vec<Delivery>, RedisError> {
+        // Connections don't come back together. Until the one that renews and settles is up, messages are left to others.
+        self.settling.up().await?;
         if self.lost_answer {
             return self.read_lost(max).await;
         }

@@ -1,6 +1,7 @@
 //! Every way to reach a Redis: the same workers, wherever the URL leads.
 
 mod access;
+mod apart;
 mod cluster;
 mod cluster_conformance;
 mod errors;

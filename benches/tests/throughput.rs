@@ -5,23 +5,24 @@ use std::process::{Command, Output};
 use pythia_redis::testing::RedisServer;
 use serde_json::Value;
 
+const FEW: [&str; 7] = [
+    "--messages",
+    "2000",
+    "--rounds",
+    "1",
+    "--seconds",
+    "1",
+    "--json",
+];
+
 fn throughput(args: &[&str]) -> Output {
     let mut program = Command::new(env!("CARGO_BIN_EXE_throughput"));
     program.args(args).output().expect("it runs")
 }
 
-/// What it prints with these arguments, and a few messages.
+/// What it prints with these arguments, of a few messages.
 fn measured(args: &[&str]) -> Value {
-    let few = [
-        "--messages",
-        "2000",
-        "--rounds",
-        "1",
-        "--seconds",
-        "1",
-        "--json",
-    ];
-    let output = throughput(&[args, &few].concat());
+    let output = throughput(&[args, &FEW].concat());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {said}");
     serde_json::from_slice(&output.stdout).expect("it prints JSON")
@@ -32,6 +33,8 @@ fn is_whole(args: &[&str], row: &Value) {
     assert_eq!(row["error_rate"], 0.0, "{args:?}: {row}");
     let rate = row["rate"]["median"].as_f64().expect("a rate");
     assert!(rate > 0.0 && rate.is_finite(), "{args:?}: {row}");
+    let steady = row["steady"].as_f64().expect("2000 are several batches");
+    assert!(steady > 0.0 && steady.is_finite(), "{args:?}: {row}");
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn publishing_waiting_and_idling_are_measured() {
     );
 }
 
-/// On somebody's own server: their keys stay, and so do none of ours.
+/// On somebody's own server: their keys stay, and none of ours do.
 #[tokio::test]
 async fn a_server_in_use_is_refused_and_an_unused_one_left_empty() {
     let server = RedisServer::start().await;
@@ -107,7 +110,7 @@ async fn a_server_in_use_is_refused_and_an_unused_one_left_empty() {
         .cli(&["SET", "app:pythia-throughput", "theirs"])
         .await;
     server.cli(&["SET", "another", "theirs"]).await;
-    let output = throughput(&drain);
+    let output = throughput(&[&drain[..], &FEW].concat());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains("app:pythia-throughput"), "{said}");

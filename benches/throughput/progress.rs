@@ -65,7 +65,7 @@ impl Progress {
     /// So many are done, and the broker knows it.
     pub(crate) fn settled(&self, count: u64) {
         let settled = self.0.settled.fetch_add(count, Relaxed) + count;
-        self.0.first.get_or_init(|| (Instant::now(), count));
+        self.0.first.get_or_init(|| (Instant::now(), settled));
         if self.0.tells {
             let mut out = std::io::stdout().lock();
             let _told = writeln!(out, "{SETTLED}{settled}").and_then(|()| out.flush());
@@ -93,8 +93,9 @@ impl Progress {
     /// Messages a second from the first settle until now: without the start. None if the first were all.
     pub(crate) fn steady(&self, now: Instant) -> Option<f64> {
         let &(began, first) = self.0.first.get()?;
-        let later = self.count().checked_sub(first).filter(|&later| later > 0)?;
-        Some(later as f64 / now.saturating_duration_since(began).as_secs_f64())
+        let later = self.count().saturating_sub(first);
+        let seconds = now.saturating_duration_since(began).as_secs_f64();
+        (later > 0 && seconds > 0.0).then(|| later as f64 / seconds)
     }
 
     pub(crate) fn failed(&self) -> u64 {

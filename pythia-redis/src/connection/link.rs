@@ -452,6 +452,10 @@ impl Events {
         }
         // Of both, the order is not known. Up is the safe guess: a wrong `down` would have no event left to end it.
         self.down = !connected && (failed || self.down);
+        if connected && !failed {
+            // What was wrong with the last connection says nothing of the next.
+            self.last_error = None;
+        }
     }
 }
 
@@ -465,4 +469,4 @@ const CHECK_PATIENCE: Duration = Duration::from_secs(2);
 const GIVE_UP_INTERVAL: Duration = Duration::from_secs(1);
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a lost connection is looked at. fred tells of changes too, but not in a way that misses none.
-const STATE_POLL: Duration = Duration::from_millis(20);
+pub(super) const STATE_POLL: Duration = Duration::from_millis(20);

@@ -1,7 +1,7 @@
 //! The connections to one Redis: the only module, with [`error`](crate::error), that names fred.
 //!
-//! A [`Redis`] makes every connection that its users ask for. Nothing connects until its first command; if
-//! that fails, the error says why and the next command tries again. Once up, a connection reconnects by
+//! A [`Redis`] makes every connection that its users ask for. Nothing connects until its first command, or until somebody
+//! waits for it to be [`up`](Connection::up); if that fails, the error says why and the next command tries again. Once up, a connection reconnects by
 //! itself for as long as it takes, and drops when its handle drops.
 //!
 //! | handle | one for | a command that gets no answer |
@@ -60,14 +60,14 @@ use bytestring::ByteString;
 use fred::interfaces::ClientLike;
 use fred::types::config::Server;
 use fred::types::{ClusterHash, CustomCommand, Value};
-use futures_util::future::{select_ok, try_join_all};
+use futures_util::future::try_join_all;
 use pythia_core::ConfigError;
 use pythia_core::admin::ServerStats;
 use pythia_core::observe::{Event, Observer};
 use tokio::time::{Instant, sleep};
 
 use self::endpoint::Endpoint;
-use self::link::{Link, Live, Role};
+use self::link::{Link, Live, Role, STATE_POLL};
 use self::stats::Counters;
 use crate::config::RedisConfig;
 use crate::error::{Kind, RedisError};
@@ -291,20 +291,32 @@ impl Connection {
         try_join_all(each).await
     }
 
-    /// Waits until a command could be written, for at most a second.
+    /// Whether a command would be written at once, as far as is known: what is cut in silence shows when it is used.
+    pub(super) fn is_up(&self) -> bool {
+        self.links.iter().any(|link| link.is_up())
+    }
+
+    /// Waits until one of the connections is up: for a reconnect under way at most a second, for a first connection as
+    /// long as that may take. Cancel safe, and then gives an attempt of its own up.
     ///
     /// # Errors
-    /// If no connection is up by then, or can be made.
+    /// If none is up by then, or can be made.
     pub(crate) async fn up(&self) -> Result<(), RedisError> {
-        if self.links.iter().any(|link| link.is_up()) {
+        if self.is_up() {
             return Ok(());
         }
-        // Of those that nobody has needed yet, one will do.
-        let (first, others) = self.links.split_first().expect("a pool has a connection");
-        let lost = others.iter().filter(|link| link.is_down());
-        let coming = std::iter::once(first).chain(lost);
-        let coming = coming.map(|link| Box::pin(link.connected(READ_PATIENCE)));
-        select_ok(coming).await.map(drop)
+        let to_make = self.links.iter().find(|link| !link.is_down());
+        let link = to_make.unwrap_or(&self.links[0]);
+        let any = async {
+            while !self.is_up() {
+                sleep(STATE_POLL).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = link.connected(READ_PATIENCE) => outcome.map(drop),
+            () = any => Ok(()),
+        }
     }
 
     /// Every master of a cluster, or the one server that there is.
@@ -312,7 +324,7 @@ impl Connection {
     /// # Errors
     /// If there was never a connection and none can be made now.
     pub(crate) async fn masters(&self) -> Result<Vec<Master>, RedisError> {
-        let live = self.first().await?;
+        let live = self.live().await?;
         let masters = live.masters();
         if masters.is_empty() {
             return Ok(vec![Master(None)]);
@@ -333,7 +345,7 @@ impl Connection {
         let Some(node) = &master.0 else {
             return self.command(name, args).await;
         };
-        let live = self.first().await?;
+        let live = self.live().await?;
         let running = self.counters.start(name);
         let node = live.client.with_cluster_node(node);
         let command = command(name, ClusterHash::Random, false);
@@ -341,8 +353,8 @@ impl Connection {
         running.end(live.read(answer))
     }
 
-    async fn first(&self) -> Result<Arc<Live>, RedisError> {
-        let link = &self.links[0];
+    async fn live(&self) -> Result<Arc<Live>, RedisError> {
+        let link = self.next();
         match self.patience {
             Some(patience) => link.connected(patience).await,
             None => link.live().await,
@@ -372,9 +384,8 @@ impl Connection {
     }
 
     async fn send(&self, command: CustomCommand, values: &[Value]) -> Result<Reply, RedisError> {
-        let link = self.next();
         let Some(patience) = self.patience else {
-            let live = link.live().await?;
+            let live = self.live().await?;
             let values = values.to_vec();
             return self.send_on(&live, &live.client, command, values).await;
         };
@@ -382,7 +393,7 @@ impl Connection {
         let mut attempts = self.attempts;
         let deadline = Instant::now() + patience;
         loop {
-            let live = link.connected(patience).await?;
+            let live = self.live().await?;
             let (command, values) = (command.clone(), values.to_vec());
             let error = match self.send_on(&live, &live.once(None), command, values).await {
                 Err(error) if error.kind() == Kind::Unavailable => error,
@@ -404,14 +415,17 @@ impl Connection {
         }
     }
 
-    /// The next in turn, but for those that are down while others are up.
+    /// The next in turn; while that one is down, one that is up, if there is any.
     fn next(&self) -> &Link {
         let count = self.links.len();
         let turn = self.turn.fetch_add(1, Relaxed) % count;
+        let in_turn = &self.links[turn];
+        if count == 1 || !in_turn.is_down() {
+            return in_turn;
+        }
         let (before, after) = self.links.split_at(turn);
-        let mut in_turn = after.iter().chain(before);
-        let up = in_turn.find(|link| count > 1 && !link.is_down());
-        up.unwrap_or(&self.links[turn])
+        let mut others = after.iter().chain(before);
+        others.find(|link| link.is_up()).unwrap_or(in_turn)
     }
 
     async fn send_on(

@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytestring::ByteString;
 use fred::interfaces::ClientLike;
 use fred::types::{CustomCommand, Value};
+use futures_util::future::{join, join_all};
 use tokio::time::{Instant, timeout};
 
 use super::link::Link;
 use super::reply::{Args, Reply};
 use super::stats::Counters;
-use super::{READ_PATIENCE, ScriptCall, command, refuse_flat_data};
+use super::{Connection, READ_PATIENCE, ScriptCall, command, refuse_flat_data};
 use crate::config::RedisConfig;
 use crate::error::{Kind, RedisError};
 use crate::script::Script;
@@ -34,6 +35,23 @@ impl Reader {
             silence: config.command_timeout / 2,
             reconnect_patience: config.connect_timeout.min(MAX_RECONNECT_PATIENCE),
         }
+    }
+
+    /// Waits until this connection is up and, of each of these, one: they don't come back together, and what is read
+    /// must be renewed and settled. See [`Connection::up`].
+    ///
+    /// # Errors
+    /// As [`Connection::up`], of any of them.
+    pub(crate) async fn ready_beside(&self, others: &[&Connection]) -> Result<(), RedisError> {
+        if self.link.is_up() && others.iter().all(|other| other.is_up()) {
+            return Ok(());
+        }
+        let own = self.link.connected(READ_PATIENCE);
+        let others = join_all(others.iter().map(|other| other.up()));
+        // All of them, or the first that fails would end the attempts of the others, time and again.
+        let (own, others) = join(own, others).await;
+        others.into_iter().collect::<Result<(), _>>()?;
+        own.map(drop)
     }
 
     /// Runs a command that waits for data on the server for at most `wait`.

@@ -341,6 +341,46 @@ mod running {
     }
 
     #[tokio::test]
+    async fn a_pool_passes_over_a_connection_that_is_down() {
+        let server = RedisServer::start_with(&["--requirepass", "one"]).await;
+        let redis = redis(&server.url());
+        let words = |words: &[&'static str]| Args::new().args(words.iter().copied());
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let id = run(&redis, "CLIENT", &["ID"]).await.unwrap();
+            ids.push(id.as_integer().unwrap().to_string());
+        }
+        assert_ne!(ids[0], ids[1], "each has its turn");
+        let admin = redis.dedicated();
+        let set = |password| words(&["SET", "requirepass", password]);
+        let kill = |id: &String| words(&["KILL", "ID"]).arg(id.clone());
+        admin.command("CONFIG", set("two")).await.unwrap();
+        admin.command("CLIENT", kill(&ids[0])).await.unwrap();
+        let lost = async {
+            while !redis.pool().links[0].is_down() {
+                sleep(STATE_POLL).await;
+            }
+        };
+        timeout(Duration::from_secs(10), lost).await.expect("lost");
+        for _ in 0..4 {
+            let id = run(&redis, "CLIENT", &["ID"]).await.unwrap();
+            assert_eq!(id.as_integer().unwrap().to_string(), ids[1]);
+        }
+        redis.pool().up().await.unwrap();
+        admin.command("CLIENT", kill(&ids[1])).await.unwrap();
+        let lost = async { while redis.pool().up().await.is_ok() {} };
+        timeout(Duration::from_secs(10), lost)
+            .await
+            .expect("none is up");
+        admin.command("CONFIG", set("one")).await.unwrap();
+        let back = async { while redis.pool().up().await.is_err() {} };
+        timeout(Duration::from_secs(10), back)
+            .await
+            .expect("one is back");
+        run(&redis, "PING", &[]).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_frozen_server_ends_the_read_and_heals() {
         let server = RedisServer::start().await;
         let redis = redis(&server.url());

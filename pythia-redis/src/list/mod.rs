@@ -30,7 +30,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytestring::ByteString;
-use futures_util::future::try_join;
 use pythia_core::admin::Admin;
 use pythia_core::broker::{Broker, Endpoint, Guarantee, Maintained, Published, Subscription};
 use pythia_core::observe::Observer;
@@ -170,9 +169,9 @@ impl Broker for ListBroker {
             });
         }
         let settling = redis.dedicated();
-        try_join(settling.up(), redis.pool().up())
-            .await
-            .map_err(|error| error.during("subscribe", &queue.name))?;
+        // The source would wait for them anyway; what is wrong is said before anything is promised.
+        let ready = reader.ready_beside(&[&settling, redis.pool()]).await;
+        ready.map_err(|error| error.during("subscribe", &queue.name))?;
         let claims = Arc::new(Claims::new(&queue.keys, random_id()));
         let source = ListSource::new(
             redis,

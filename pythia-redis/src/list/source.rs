@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::future::try_join;
 use pythia_core::broker::Source;
 use pythia_core::{BrokerError, Delivery};
 use tokio::time::sleep;
@@ -64,8 +63,10 @@ impl ListSource {
 
     /// Claims what is ready; answers how many messages that were.
     async fn claim(&mut self, max: usize, into: &mut Vec<Delivery>) -> Result<usize, RedisError> {
-        // Connections don't come back together. Until those that renew and settle are up, messages are left to others.
-        try_join(self.settling.up(), self.pool.up()).await?;
+        // Until it can be renewed and settled, nothing new is taken: others may be able to.
+        self.reader
+            .ready_beside(&[&self.settling, &self.pool])
+            .await?;
         self.asked = self.asked.min(self.limit).min(max).max(1);
         let keys = &self.queue.keys;
         let batch = self.claims.batch(keys, self.number);

@@ -201,13 +201,14 @@ impl Broker for StreamBroker {
         let consumer = format!("{}-{number}", self.worker()).into();
         let lane = Arc::new(Lane::new(Arc::clone(&queue), number, consumer));
         let mut reader = self.redis().reader();
+        let settling = self.redis().dedicated();
+        // Before the group knows of a consumer that could not settle.
+        let ready = reader.ready_beside(&[&settling]).await;
+        ready.map_err(queue.failed("subscribe"))?;
         group::ensure_by(&mut reader, &lane, self.config(), Occasion::of(&queue))
             .await
             .map_err(queue.failed("join the consumer group"))?;
         let lease = self.config().lease;
-        let settling = self.redis().dedicated();
-        let up = settling.up().await;
-        up.map_err(queue.failed("join the consumer group"))?;
         let config = Arc::clone(&self.0.config);
         let source = StreamSource::new(Arc::clone(&lane), reader, settling.clone(), config);
         let settler = StreamSettler::new(lane, settling, lease);

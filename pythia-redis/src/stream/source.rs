@@ -69,8 +69,6 @@ impl StreamSource {
     }
 
     async fn fetch(&mut self, max: usize) -> Result<Vec<Delivery>, RedisError> {
-        // Connections don't come back together. Until the one that renews and settles is up, messages are left to others.
-        self.settling.up().await?;
         if self.lost_answer {
             return self.read_lost(max).await;
         }
@@ -272,6 +270,9 @@ impl Source for StreamSource {
         let read = if waiting {
             Ok(Vec::new())
         } else {
+            // Until it can be renewed and settled, nothing new is taken: others may be able to.
+            let ready = self.reader.ready_beside(&[&self.settling]).await;
+            ready.map_err(self.lane.queue.failed("read messages"))?;
             self.fetch(max).await
         };
         let outcome = match read {

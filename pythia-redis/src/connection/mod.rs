@@ -1,8 +1,8 @@
 //! The connections to one Redis: the only module, with [`error`](crate::error), that names fred.
 //!
-//! A [`Redis`] makes every connection that its users ask for. Nothing connects until its first command, or until somebody
-//! waits for it to be [`up`](Connection::up); if that fails, the error says why and the next command tries again. Once up, a connection reconnects by
-//! itself for as long as it takes, and drops when its handle drops.
+//! A [`Redis`] makes every connection that its users ask for. Nothing connects until its first command, or until
+//! somebody waits for it to be [`up`](Connection::up); if that fails, the error says why and the next command tries
+//! again. Once up, a connection reconnects by itself for as long as it takes, and drops when its handle drops.
 //!
 //! | handle | one for | a command that gets no answer |
 //! |---|---|---|

@@ -470,3 +470,31 @@ const GIVE_UP_INTERVAL: Duration = Duration::from_secs(1);
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a lost connection is looked at. fred tells of changes too, but not in a way that misses none.
 pub(super) const STATE_POLL: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use fred::error::Error;
+    use tokio::sync::broadcast::channel;
+
+    use super::*;
+
+    #[test]
+    fn what_was_wrong_with_the_last_connection_is_not_said_of_the_next() {
+        let ((failures, errors), (connections, connects)) = (channel(9), channel(9));
+        let mut events = Events {
+            errors,
+            connects,
+            last_error: None,
+            established: 1,
+            down: false,
+        };
+        let refused = Error::new(ErrorKind::Auth, "WRONGPASS");
+        failures.send((refused, None)).unwrap();
+        events.drain();
+        assert!(events.down && events.last_error.is_some());
+        connections.send(Server::new("127.0.0.1", 6379)).unwrap();
+        events.drain();
+        assert!(!events.down && events.last_error.is_none());
+        assert_eq!(events.reconnects(), 1);
+    }
+}

@@ -292,7 +292,7 @@ impl Connection {
     }
 
     /// Whether a command would be written at once, as far as is known: what is cut in silence shows when it is used.
-    pub(super) fn is_up(&self) -> bool {
+    fn is_up(&self) -> bool {
         self.links.iter().any(|link| link.is_up())
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join3;
 use pythia_core::broker::{Settler, Subscription};
-use pythia_core::settlement::{Disposition, Settlement};
+use pythia_core::settlement::Settlement;
 use pythia_core::{BrokerError, Delivery};
 use pythia_redis::testing::RedisServer;
 use tokio::time::timeout;
@@ -24,7 +24,7 @@ async fn nothing_is_read_until_it_could_be_settled() {
 }
 
 /// What is gone for a time, while the reader is there.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 enum Lost {
     /// The connection by which results are settled; on streams it renews, too.
     Settler,
@@ -96,6 +96,25 @@ async fn reads_nothing_without(pattern: &str, lost: Lost) {
     assert_eq!(ack(&*worker.settler, &second).await, 0, "{pattern}");
 }
 
+/// It would leave a consumer behind that is none, each time that it tries.
+#[tokio::test]
+async fn a_group_is_not_joined_by_who_could_not_settle() {
+    let server = RedisServer::start().await;
+    let settings = format!("redis.url = {:?}\nredis.doctor = false", server.url());
+    let bench = Bench::with(&settings, "stream");
+    // Room for the reader alone.
+    assert_eq!(
+        server.cli(&["CONFIG", "SET", "maxclients", "1"]).await,
+        "OK"
+    );
+    let refused = bench.broker.subscribe(&bench.queue).await;
+    let error = refused.expect_err("the settler can't connect").to_string();
+    assert!(error.contains("max number of clients"), "{error}");
+    let again = async { while server.cli(&["CONFIG", "SET", "maxclients", "99"]).await != "OK" {} };
+    timeout(PATIENCE, again).await.expect("the reader has gone");
+    assert_eq!(server.cli(&["EXISTS", "orders"]).await, "0");
+}
+
 async fn set_user(server: &RedisServer, rules: &[&str]) {
     let set = ["ACL", "SETUSER", "app"];
     assert_eq!(server.cli(&[&set, rules].concat()).await, "OK");
@@ -137,7 +156,7 @@ async fn next(worker: &mut Subscription) -> Vec<Delivery> {
 
 /// How many of them were no longer the worker's.
 async fn ack(settler: &dyn Settler, deliveries: &[Delivery]) -> u64 {
-    let acked = |delivery: &Delivery| Settlement::new(delivery.clone(), Disposition::Ack);
+    let acked = |delivery: &Delivery| Settlement::Ack(delivery.receipt);
     let batch: Vec<_> = deliveries.iter().map(acked).collect();
     let settled = timeout(PATIENCE, settler.settle(&batch)).await;
     settled.expect("it takes no time").expect("settled").stale

@@ -113,7 +113,9 @@ pub use error::{BrokerError, BrokerErrorKind, ConfigError, WorkError, WorkErrorK
 pub use job::{CancelReason, Cancellation, Job};
 pub use layer::Layer;
 pub use memory::{MemoryBroker, MemoryConfig};
-pub use message::{Deliver, Delivery, Headers, Message, MessageId, Payload, QueueName, Receipt};
+pub use message::{
+    Deliver, Delivery, EntryFields, Headers, Message, MessageId, Payload, QueueName, Receipt,
+};
 pub use producer::{Producer, PublishError, PublishErrorKind};
 pub use runtime::{
     BatchRoute, BrokerStatus, DeadLetters, Health, Hurry, IntoRoute, LaneState, LaneStatus, Ping,

@@ -143,7 +143,7 @@ mod tests {
     fn each_message_of_a_call_has_its_own_id_and_frame() {
         // Like a frame itself, which is no reason to take it for one.
         let odd = Bytes::from_static(b"\xF5PY1\x05\x05\0\0\0\0x");
-        let fields = Payload::Fields(vec![("name".into(), "value".into())]);
+        let fields = Payload::Fields([("name", "value")].into());
         let mut batch = [
             Message::new("a"),
             Message::new(odd).id("chosen"),

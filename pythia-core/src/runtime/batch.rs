@@ -55,6 +55,7 @@ pub(super) async fn run<W, C>(
             match decode(codec, &delivery) {
                 Ok(input) => {
                     let job = Job::new(input, delivery, hold.cancellation(index));
+                    let hold = Arc::clone(hold);
                     gathered.push(Gathered { job, hold, index });
                 }
                 Err(error) => {
@@ -154,7 +155,7 @@ struct Ended<T> {
 fn leave_lost<T>(gathered: &mut Vec<Gathered<T>>, outbox: &mut Outbox) {
     let is_lost = |gathered: &mut Gathered<T>| gathered.job.cancellation().is_cancelled();
     for Gathered { job, hold, index } in gathered.extract_if(.., is_lost) {
-        outbox.push(hold, index, job.into_delivery(), Disposition::Release);
+        outbox.push(&hold, index, job.into_delivery(), Disposition::Release);
     }
 }
 
@@ -255,7 +256,7 @@ fn finish<T>(lane: &Lane, ended: Vec<Ended<T>>, outbox: &mut Outbox) {
         ..
     } in ended
     {
-        outbox.push(hold, index, job.into_delivery(), disposition);
+        outbox.push(&hold, index, job.into_delivery(), disposition);
     }
 }
 
@@ -277,7 +278,7 @@ fn hand_back<T>(
         }
     }
     for Gathered { job, hold, index } in gathered.drain(..).rev() {
-        outbox.push(hold, index, job.into_delivery(), Disposition::Release);
+        outbox.push(&hold, index, job.into_delivery(), Disposition::Release);
     }
 }
 

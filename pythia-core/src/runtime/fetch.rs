@@ -152,7 +152,7 @@ async fn end(lane: &Lane, mut reader: Reader, room: &mpsc::Sender<Fetched>, refu
     let lost: Vec<_> = rest.collect();
     let hold = reader.session.hold(&lost, None);
     for (index, delivery) in (0..).zip(lost) {
-        refused.push_unstarted(Arc::clone(&hold), index, delivery);
+        refused.push_unstarted(&hold, index, delivery);
     }
     refused.flush();
 }
@@ -289,7 +289,7 @@ async fn hand_back(
     refused: &mut Outbox,
 ) {
     for (index, delivery) in (0..).zip(deliveries) {
-        refused.push_unstarted(Arc::clone(hold), index, delivery);
+        refused.push_unstarted(hold, index, delivery);
     }
     refused.flush();
     until_settled(hold, room).await;

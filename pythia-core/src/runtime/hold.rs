@@ -142,6 +142,11 @@ impl Hold {
         }
     }
 
+    /// How many of it are not settled yet.
+    pub(crate) fn unsettled(&self) -> usize {
+        self.unsettled.load(Ordering::Relaxed)
+    }
+
     /// Waits until all of it is settled. For one waiter; cancel safe.
     pub(crate) async fn all_settled(&self) {
         if self.unsettled.load(Ordering::Acquire) > 0 {

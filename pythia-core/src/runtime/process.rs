@@ -41,9 +41,11 @@ pub(super) async fn run<W, C>(
         lane,
         backlog: Backlog::default(),
         window: FuturesUnordered::new(),
-        spare: Vec::new(),
-        reports: Vec::new(),
-        outbox,
+        remains: Remains {
+            spare: Vec::new(),
+            reports: Vec::new(),
+            outbox,
+        },
     };
     let mut open = true;
     let mut cut = false;
@@ -99,7 +101,12 @@ struct Stage<'a, F> {
     backlog: Backlog,
     /// Started, and pending at their first poll.
     window: FuturesUnordered<Waiting<F>>,
-    /// Places of jobs that have ended, for the next ones.
+    remains: Remains<F>,
+}
+
+/// What is left of jobs that have ended.
+struct Remains<F> {
+    /// Their places, for the next ones.
     spare: Vec<Place<F>>,
     reports: Vec<JobReport>,
     outbox: Outbox,
@@ -134,27 +141,27 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
             // Its lease is lost: another worker has it by now.
             if cancellation.is_cancelled() {
                 self.lane.give_slots_back(1);
-                self.outbox.push_unstarted(hold, index, delivery);
+                self.remains.outbox.push_unstarted(hold, index, delivery);
                 continue;
             }
             let waited = delivery
                 .enqueued_at
                 .map(|at| wall.duration_since(at).unwrap_or_default());
-            let mut place = self.spare.pop().unwrap_or_else(|| Box::pin(None));
+            let spare = self.remains.spare.pop();
+            let mut place = spare.unwrap_or_else(|| Box::pin(None));
             place.as_mut().set(Some(start(delivery, cancellation, now)));
-            let mut running = Running {
-                place,
-                hold,
-                index,
-                waited,
-            };
-            match running.poll(cx) {
+            match poll(&mut place, cx) {
                 Poll::Ready(finished) => {
                     now = finished.run.ended;
-                    self.collect_one(finished, running);
+                    self.remains.collect(finished, place, hold, index, waited);
                 }
                 Poll::Pending => {
-                    self.window.push(Waiting(Some(running)));
+                    self.window.push(Waiting(Some(Running {
+                        place,
+                        hold: Arc::clone(hold),
+                        index,
+                        waited,
+                    })));
                     round = Round::Waiting;
                     now = Instant::now();
                 }
@@ -175,24 +182,11 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
     }
 
     /// Takes a finished job and all others that are finished by now.
-    fn collect(&mut self, (finished, ended): (Finished, Running<F>)) {
-        self.collect_one(finished, ended);
-        while let Some(Some((finished, ended))) = self.window.next().now_or_never() {
-            self.collect_one(finished, ended);
+    fn collect(&mut self, (finished, ran): (Finished, Running<F>)) {
+        self.remains.collect_from_window(finished, ran);
+        while let Some(Some((finished, ran))) = self.window.next().now_or_never() {
+            self.remains.collect_from_window(finished, ran);
         }
-    }
-
-    fn collect_one(&mut self, finished: Finished, ended: Running<F>) {
-        self.spare.push(ended.place);
-        if let Some(took) = finished.run.took {
-            self.reports.push(JobReport {
-                failure: finished.run.failure,
-                took,
-                waited: ended.waited,
-            });
-        }
-        self.outbox
-            .push_verdict(ended.hold, ended.index, finished.verdict);
     }
 
     /// Hands back what was fetched and not started, also what waits to be taken: the breaker is open, or the runner stops.
@@ -204,7 +198,7 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
         // The newest first: each goes before the head of the queue, where the oldest has to be in the end.
         for backlog in backlogs.iter_mut().rev() {
             while let Some((hold, index, delivery)) = backlog.next() {
-                self.outbox.push_unstarted(hold, index, delivery);
+                self.remains.outbox.push_unstarted(hold, index, delivery);
             }
         }
     }
@@ -222,46 +216,69 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
             }
         }
         self.window.clear();
-        for (finished, ended) in ended {
-            self.collect_one(finished, ended);
+        for (finished, ran) in ended {
+            self.remains.collect_from_window(finished, ran);
         }
     }
 
     fn flush(&mut self) {
-        if !self.reports.is_empty() {
+        if !self.remains.reports.is_empty() {
             self.lane.observers.on_event(&Event::Processed {
                 queue: &self.lane.queue,
-                jobs: &self.reports,
+                jobs: &self.remains.reports,
             });
-            self.reports.clear();
+            self.remains.reports.clear();
         }
-        self.outbox.flush();
+        self.remains.outbox.flush();
+    }
+}
+
+impl<F> Remains<F> {
+    fn collect_from_window(&mut self, finished: Finished, ran: Running<F>) {
+        self.collect(finished, ran.place, &ran.hold, ran.index, ran.waited);
+    }
+
+    fn collect(
+        &mut self,
+        finished: Finished,
+        place: Place<F>,
+        hold: &Arc<Hold>,
+        index: u32,
+        waited: Option<Duration>,
+    ) {
+        self.spare.push(place);
+        if let Some(took) = finished.run.took {
+            self.reports.push(JobReport {
+                failure: finished.run.failure,
+                took,
+                waited,
+            });
+        }
+        self.outbox.push_verdict(hold, index, finished.verdict);
     }
 }
 
 /// Where a job is while it runs: on the heap, so that it can be moved into the window, and used again.
 type Place<F> = Pin<Box<Option<F>>>;
 
+/// Polls the job in there. The place is empty when the job has ended.
+fn poll<F: Future>(place: &mut Place<F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    let Some(job) = place.as_mut().as_pin_mut() else {
+        unreachable!("a job is not polled after its end")
+    };
+    let polled = job.poll(cx);
+    if polled.is_ready() {
+        place.as_mut().set(None);
+    }
+    polled
+}
+
 /// A started job, and where its message came from.
 struct Running<F> {
-    /// Empty when the job has ended.
     place: Place<F>,
     hold: Arc<Hold>,
     index: u32,
     waited: Option<Duration>,
-}
-
-impl<F: Future> Running<F> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let Some(job) = self.place.as_mut().as_pin_mut() else {
-            unreachable!("a job is not polled after its end")
-        };
-        let polled = job.poll(cx);
-        if polled.is_ready() {
-            self.place.as_mut().set(None);
-        }
-        polled
-    }
 }
 
 /// A job in the window, until it has ended.
@@ -274,7 +291,7 @@ impl<F: Future> Future for Waiting<F> {
         let Some(running) = &mut self.0 else {
             unreachable!("a job is not polled after its end")
         };
-        let Poll::Ready(output) = running.poll(cx) else {
+        let Poll::Ready(output) = poll(&mut running.place, cx) else {
             return Poll::Pending;
         };
         let Some(ended) = self.0.take() else {
@@ -305,11 +322,11 @@ impl Backlog {
         self.deliveries.is_empty()
     }
 
-    pub(super) fn next(&mut self) -> Option<(Arc<Hold>, u32, Delivery)> {
+    pub(super) fn next(&mut self) -> Option<(&Arc<Hold>, u32, Delivery)> {
         let delivery = self.deliveries.pop_front()?;
         let index = self.next;
         self.next += 1;
-        Some((Arc::clone(self.hold.as_ref()?), index, delivery))
+        Some((self.hold.as_ref()?, index, delivery))
     }
 }
 

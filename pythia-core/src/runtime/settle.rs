@@ -99,6 +99,8 @@ impl Verdict {
 pub(super) struct Outbox {
     lane: Arc<Lane>,
     open: Vec<Unit>,
+    /// How many the last unit had: the next one is made for as many.
+    expected: usize,
     /// Not processed, and not to be handed out again by an at-most-once broker.
     lost: u64,
     sender: mpsc::UnboundedSender<Unit>,
@@ -109,13 +111,14 @@ impl Outbox {
         Self {
             lane,
             open: Vec::new(),
+            expected: 0,
             lost: 0,
             sender,
         }
     }
 
     /// Hands a delivery back that was not started.
-    pub(super) fn push_unstarted(&mut self, hold: Arc<Hold>, index: u32, delivery: Delivery) {
+    pub(super) fn push_unstarted(&mut self, hold: &Arc<Hold>, index: u32, delivery: Delivery) {
         let verdict = match self.lane.retries_in_process {
             true => Verdict::lost(&delivery, false),
             false => Verdict {
@@ -129,7 +132,7 @@ impl Outbox {
     /// Puts the disposition of a delivery that was started.
     pub(super) fn push(
         &mut self,
-        hold: Arc<Hold>,
+        hold: &Arc<Hold>,
         index: u32,
         delivery: Delivery,
         disposition: Disposition,
@@ -139,7 +142,7 @@ impl Outbox {
     }
 
     /// Puts what becomes of a delivery.
-    pub(super) fn push_verdict(&mut self, hold: Arc<Hold>, index: u32, verdict: Verdict) {
+    pub(super) fn push_verdict(&mut self, hold: &Arc<Hold>, index: u32, verdict: Verdict) {
         let Verdict { settlement, fate } = verdict;
         self.lost += u64::from(matches!(fate, Fate::Lost { .. }));
         self.unit(hold).push(index, settlement, fate);
@@ -157,18 +160,20 @@ impl Outbox {
             });
         }
         for unit in self.open.drain(..) {
+            self.expected = unit.len();
             // The settle stage outlives this one: it ends when this sender is dropped.
             let _sent = self.sender.send(unit);
         }
     }
 
-    fn unit(&mut self, hold: Arc<Hold>) -> &mut Unit {
+    fn unit(&mut self, hold: &Arc<Hold>) -> &mut Unit {
         let at = self
             .open
             .iter()
-            .rposition(|unit| Arc::ptr_eq(&unit.hold, &hold))
+            .rposition(|unit| Arc::ptr_eq(&unit.hold, hold))
             .unwrap_or_else(|| {
-                self.open.push(Unit::of(hold));
+                let expected = self.expected.min(hold.unsettled());
+                self.open.push(Unit::of(Arc::clone(hold), expected));
                 self.open.len() - 1
             });
         &mut self.open[at]
@@ -176,12 +181,12 @@ impl Outbox {
 }
 
 impl Unit {
-    const fn of(hold: Arc<Hold>) -> Self {
+    fn of(hold: Arc<Hold>, expected: usize) -> Self {
         Self {
             hold,
-            indexes: Vec::new(),
-            settlements: Vec::new(),
-            fates: Vec::new(),
+            indexes: Vec::with_capacity(expected),
+            settlements: Vec::with_capacity(expected),
+            fates: Vec::with_capacity(expected),
         }
     }
 

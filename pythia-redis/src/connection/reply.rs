@@ -62,6 +62,10 @@ impl Args {
         self.values.push(arg.into().0);
     }
 
+    pub(crate) fn reserve(&mut self, additional: usize) {
+        self.values.reserve(additional);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.values.len()
     }

@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use pythia_core::envelope::Frame;
 use pythia_core::settlement::{DeadKind, DeadReason};
-use pythia_core::{Delivery, Payload, Receipt};
+use pythia_core::{Delivery, EntryFields, Payload, Receipt};
 
 use super::id::{EntryId, Place, receipt};
 use crate::connection::Reply;
@@ -25,10 +25,10 @@ use crate::error::RedisError;
 pub(super) struct Entry {
     pub(super) id: EntryId,
     id_text: ByteString,
-    fields: Fields,
+    fields: EntryFields,
 }
 
-/// Names and values.
+/// Names and values, the first of which may be ours.
 type Fields = Vec<(Bytes, Bytes)>;
 
 impl Entry {
@@ -38,9 +38,9 @@ impl Entry {
         let id = EntryId::parse(id_text.as_bytes())
             .ok_or_else(|| RedisError::unexpected("the id of a stream entry", "other text"))?;
         let mut texts = fields.into_elements()?;
-        let mut fields = Vec::with_capacity(texts.len() / 2);
+        let mut fields = EntryFields::with_capacity(texts.len() / 2);
         while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
-            fields.push((name.into_bytes()?, value.into_bytes()?));
+            fields.push(name.into_bytes()?, value.into_bytes()?);
         }
         Ok(Self {
             id,
@@ -61,7 +61,7 @@ impl Entry {
         let mut delivery = match place {
             // Nothing in there was moved, whatever its fields look like.
             Place::Stream => message(self.fields, fresh, receipt),
-            Place::Retry | Place::Suspect => moved(self.fields, fresh, receipt),
+            Place::Retry | Place::Suspect => moved(self.fields.into(), fresh, receipt),
         };
         delivery.alone = place == Place::Suspect;
         Some(delivery)
@@ -69,7 +69,7 @@ impl Entry {
 
     /// The dead letter, and why it is one.
     pub(super) fn into_dead(self) -> (Delivery, Option<DeadReason>, SystemTime) {
-        let mut fields = self.fields;
+        let mut fields = Fields::from(self.fields);
         let reason = take_field(&mut fields, DEAD).map(|reason| {
             let reason = String::from_utf8_lossy(&reason);
             let (kind, error) = reason.split_once(' ').unwrap_or((&reason, ""));
@@ -190,10 +190,10 @@ fn moved(mut fields: Fields, fresh: Meta, receipt: Receipt) -> Delivery {
     {
         fields = unpack(packed.clone());
     }
-    message(fields, meta, receipt)
+    message(fields.into(), meta, receipt)
 }
 
-fn message(mut fields: Fields, meta: Meta, receipt: Receipt) -> Delivery {
+fn message(fields: EntryFields, meta: Meta, receipt: Receipt) -> Delivery {
     let own = fields.first().filter(|(name, _)| name == OWN);
     let own = own.filter(|(_, frame)| Frame::is_framed(frame));
     let frame = own.map(|(_, frame)| Frame::decode(frame.clone()));
@@ -206,18 +206,14 @@ fn message(mut fields: Fields, meta: Meta, receipt: Receipt) -> Delivery {
         }
         // A frame before fields of ours has no body; with one it is something that a plain client wrote.
         Some(frame) if frame.payload.is_empty() => {
-            fields.remove(0);
             let id = frame.id.unwrap_or_else(|| meta.id.into());
-            let mut delivery = Delivery::new(id, Bytes::new(), receipt);
-            delivery.payload = Payload::Fields(fields);
+            let mut fields = Fields::from(fields);
+            fields.remove(0);
+            let mut delivery = Delivery::new(id, EntryFields::from(fields), receipt);
             delivery.headers = frame.headers;
             delivery
         }
-        _ => {
-            let mut delivery = Delivery::new(meta.id, Bytes::new(), receipt);
-            delivery.payload = Payload::Fields(fields);
-            delivery
-        }
+        _ => Delivery::new(meta.id, fields, receipt),
     };
     delivery.crashes = meta.crashes;
     delivery.failures = meta.failures;
@@ -287,7 +283,7 @@ mod tests {
         Entry {
             id: id.parse().unwrap(),
             id_text: id.to_owned().into(),
-            fields: pairs(values),
+            fields: pairs(values).into(),
         }
     }
 
@@ -314,7 +310,8 @@ mod tests {
         let some = || proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
         let payload = prop_oneof![
             some().prop_map(Payload::Bytes),
-            proptest::collection::vec((some(), some()), 1..4).prop_map(Payload::Fields),
+            proptest::collection::vec((some(), some()), 1..4)
+                .prop_map(|fields| Payload::Fields(fields.into())),
         ];
         let headers = proptest::collection::vec(("[a-z]{1,9}", "[ -~]{0,9}"), 0..3);
         (
@@ -391,7 +388,7 @@ mod tests {
         assert_eq!(delivery.id.as_str(), "1718000000000-2");
         assert_eq!(
             delivery.payload,
-            Payload::Fields(pairs(bytes(&["k", "v", "pythia", "x"])))
+            Payload::Fields(pairs(bytes(&["k", "v", "pythia", "x"])).into())
         );
         assert_eq!(delivery.enqueued_at, Some(time(1_718_000_000_000)));
         assert!(!delivery.alone);
@@ -403,7 +400,7 @@ mod tests {
         let delivery = entry("1-1", forged.clone())
             .into_delivery(Place::Stream)
             .unwrap();
-        assert_eq!(delivery.payload, Payload::Fields(pairs(forged)));
+        assert_eq!(delivery.payload, Payload::Fields(pairs(forged).into()));
         assert_eq!((delivery.attempt(), delivery.enqueued_at), (1, None));
     }
 
@@ -424,7 +421,7 @@ mod tests {
             .unwrap();
         assert_eq!(
             delivery.payload,
-            Payload::Fields(pairs(bytes(&["a", "1", "b", "2"])))
+            Payload::Fields(pairs(bytes(&["a", "1", "b", "2"])).into())
         );
         assert_eq!(
             (delivery.crashes, delivery.failures, delivery.alone),

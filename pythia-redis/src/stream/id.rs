@@ -99,6 +99,7 @@ pub(super) fn entry_of(Receipt(receipt): Receipt) -> (Place, EntryId) {
 /// Adds how many of these there are in each place, and then their ids. They are sorted by place.
 pub(super) fn push_entries(args: &mut Args, entries: &[(Place, EntryId)]) {
     debug_assert!(entries.is_sorted_by_key(|(place, _)| place));
+    args.reserve(Place::ALL.len() + entries.len());
     for place in Place::ALL {
         args.push(entries.iter().filter(|(at, _)| *at == place).count());
     }

@@ -231,7 +231,10 @@ impl StreamSource {
         let before = into.len();
         let mut ahead = self.lane.ahead();
         if ahead.is_empty() && read.len() <= max {
-            into.extend(read);
+            match into.is_empty() {
+                true => *into = read,
+                false => into.extend(read),
+            }
         } else {
             ahead.extend(read);
             let now = ahead.len().min(max);

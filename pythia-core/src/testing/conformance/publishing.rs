@@ -9,7 +9,7 @@ use super::Setup;
 use super::lane::{numbered, text};
 use crate::broker::Published;
 use crate::error::{BrokerError, BrokerErrorKind};
-use crate::message::{Message, MessageId, Payload};
+use crate::message::{EntryFields, Message, MessageId, Payload};
 
 /// Ids, headers and every byte of the body arrive as they were published, with counters at zero; a message without an
 /// id gets the one that the publisher is told.
@@ -148,12 +148,11 @@ pub async fn a_dropped_receive_loses_nothing_if_it_is_cancel_safe(setup: &Setup)
 /// A broker of streams carries fields as fields; another one refuses them.
 pub async fn fields_arrive_as_fields_or_are_refused(setup: &Setup) {
     let mut lane = setup.lane().await;
-    let fields = Payload::Fields(vec![
-        (Bytes::from("user"), Bytes::from("7")),
-        (Bytes::from("raw"), Bytes::from_static(b"\xFF\0")),
-    ]);
-    let mut message = Message::new("");
-    message.payload = fields.clone();
+    let fields: EntryFields = [("user", &b"7"[..]), ("raw", b"\xFF\0")]
+        .into_iter()
+        .collect();
+    let fields = Payload::from(fields);
+    let message = Message::new(fields.clone());
     let published = setup.try_publish(vec![message]).await;
     if setup.capabilities.fields {
         published.expect("fields can be published");

@@ -1,7 +1,7 @@
 //! Publishing: in few commands, once, and not too much.
 
-use pythia_core::BrokerErrorKind;
 use pythia_core::broker::Published;
+use pythia_core::{BrokerErrorKind, EntryFields};
 
 use super::*;
 
@@ -62,8 +62,7 @@ async fn a_key_is_remembered_for_the_window_and_per_queue() {
 async fn what_is_too_large_or_no_bytes_is_refused_before_anything_is_sent() {
     let server = RedisServer::start().await;
     let broker = with(&server, |config| config.max_message_bytes = 1_000);
-    let mut fields = Message::new("");
-    fields.payload = pythia_core::Payload::Fields(vec![("a".into(), "b".into())]);
+    let fields = Message::new(EntryFields::from([("a", "b")]));
     for (message, kind) in [
         (Message::new(vec![0; 1_001]), BrokerErrorKind::TooLarge),
         (

@@ -1,5 +1,7 @@
 //! What is read, and by whom.
 
+use pythia_core::EntryFields;
+
 use super::*;
 
 #[tokio::test]
@@ -12,9 +14,8 @@ async fn what_redis_cli_adds_is_consumed() {
     let mut worker = subscribe(&broker).await;
     let delivery = take_one(&mut worker).await;
     assert_eq!(delivery.id.as_str(), id);
-    let fields =
-        [("user", "7"), ("note", "größer")].map(|(field, value)| (field.into(), value.into()));
-    assert_eq!(delivery.payload, Payload::Fields(fields.into()));
+    let fields = EntryFields::from([("user", "7"), ("note", "größer")]);
+    assert_eq!(delivery.payload, Payload::Fields(fields));
     assert_eq!((delivery.attempt(), delivery.alone), (1, false));
     assert!(delivery.enqueued_at.is_some());
     assert_eq!(ack(&worker, &[delivery]).await, 0);

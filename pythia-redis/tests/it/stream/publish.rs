@@ -1,7 +1,7 @@
 //! Publishing.
 
-use pythia_core::BrokerErrorKind;
 use pythia_core::broker::Published;
+use pythia_core::{BrokerErrorKind, EntryFields};
 
 use super::*;
 
@@ -33,12 +33,12 @@ async fn a_batch_arrives_in_order_with_ids_and_headers() {
 async fn fields_are_published_as_fields() {
     let server = RedisServer::start().await;
     let broker = group(&server, "g");
-    let fields = Payload::Fields(vec![
-        ("user".into(), "7".into()),
-        ("raw".into(), vec![0, 255, 10].into()),
-    ]);
-    let mut message = Message::new("").id("mine").header("tenant", "blue");
-    message.payload = fields.clone();
+    let fields = Payload::from(EntryFields::from([
+        ("user", &b"7"[..]),
+        ("raw", &[0, 255, 10]),
+    ]));
+    let message = Message::new(fields.clone());
+    let message = message.id("mine").header("tenant", "blue");
     broker
         .publish(&orders(), vec![message])
         .await
@@ -116,8 +116,7 @@ async fn one_message_that_is_too_large_stops_the_batch_before_anything_is_sent()
         .expect_err("too large");
     assert_eq!(error.kind(), BrokerErrorKind::TooLarge, "{error}");
     assert!(error.to_string().contains("max_message_bytes"), "{error}");
-    let mut wide = Message::new("");
-    wide.payload = Payload::Fields(vec![("a".into(), "b".into()); 2_000]);
+    let wide = Message::new(EntryFields::from([("a", "b"); 2_000]));
     let error = with(&server, |_| ())
         .publish(&orders(), vec![wide])
         .await

@@ -1,6 +1,7 @@
 //! How often a message asks for memory on its way.
 
 use benches::Scenario;
+use pythia_core::EntryFields;
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -15,6 +16,11 @@ fn a_message_allocates_little() {
         eprintln!("{}: {each:.3} a message", scenario.name());
         assert!(each <= budget, "{scenario:?}: {each:.3}, budget {budget}");
     }
+    // A stream's entry of one field, as most are.
+    let before = dhat::HeapStats::get().total_blocks;
+    let fields = EntryFields::from([("data", "{}")]);
+    assert_eq!(fields.into_iter().count(), 1);
+    assert_eq!(dhat::HeapStats::get().total_blocks, before);
 }
 
 fn allocations(scenario: Scenario, messages: u64) -> u64 {

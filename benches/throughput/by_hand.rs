@@ -60,7 +60,7 @@ pub(crate) async fn consume(part: &Part, progress: &Progress) -> Result<Consumer
             client: connect(&part.url).await?,
             name: format!("by-hand-{lane}"),
             batch: settings.batch,
-            waits: part.what == What::Latency,
+            waits: part.what == What::Latency || settings.waiting.is_some(),
             progress: progress.clone(),
         })
     });

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::payment::Payment;
-use crate::progress::{Progress, Waits};
+use crate::progress::{Progress, Tells, Waits};
 use crate::redis::{self, Used};
 use crate::settings::{Pattern, Settings, What};
 use crate::{Failure, by_hand, pythia};
@@ -38,12 +38,16 @@ pub(crate) struct Measured {
     /// Not acknowledged: retried, dead, stale, lost.
     pub(crate) failed: u64,
     pub(crate) seconds: f64,
-    /// Messages a second once the first are settled.
+    /// Redis has filled the queue meanwhile.
+    pub(crate) refilled: bool,
+    /// How often it was full, and was drained.
+    pub(crate) fillings: u64,
+    /// Messages a second from the first job of a filling to its last settle.
     pub(crate) steady: Option<f64>,
     /// Processor time of this process, s.
     pub(crate) cpu: f64,
-    /// Processor time of Redis, s.
-    pub(crate) redis_cpu: f64,
+    /// Processor time of Redis, s. Not of one that fills the queue meanwhile.
+    pub(crate) redis_cpu: Option<f64>,
     /// At its peak.
     pub(crate) rss_mib: f64,
     pub(crate) waits: Option<Waits>,
@@ -52,9 +56,12 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    /// Messages a second.
+    /// Messages a second: of all the time, or without what is between fillings.
     pub(crate) fn rate(&self) -> f64 {
-        self.messages as f64 / self.seconds
+        match self.steady {
+            Some(steady) if self.refilled => steady,
+            _ => self.messages as f64 / self.seconds,
+        }
     }
 }
 
@@ -76,17 +83,28 @@ pub(crate) fn run() -> Result<(), Failure> {
 async fn measure(part: &Part) -> Result<Measured, Failure> {
     let settings = &part.settings;
     let (wanted, one_in) = match part.what {
-        What::Drain | What::Enqueue => (settings.messages, 64),
-        What::Latency => (settings.rate * settings.seconds, 1),
-        What::Idle => (u64::MAX, 1),
+        // Those that fill the queue again are as old as the first.
+        What::Drain if settings.waiting.is_some() => (settings.messages, None),
+        What::Drain | What::Enqueue => (settings.messages, Some(64)),
+        What::Latency => (settings.rate * settings.seconds, Some(1)),
+        What::Idle => (u64::MAX, None),
     };
-    let tells = part.what == What::Drain && settings.pattern == Pattern::Pubsub;
-    let progress = Progress::new(wanted, one_in, tells);
+    let tells = match part.what {
+        What::Drain if settings.pattern == Pattern::Pubsub => Tells::AtEachSettle,
+        What::Drain if settings.waiting.is_some() => Tells::AtEachFilling,
+        _ => Tells::Never,
+    };
+    let filling = settings.waiting.unwrap_or(wanted);
+    let progress = Progress::new(wanted, filling, one_in, tells);
     let redis = match settings.pattern {
         Pattern::Memory => None,
         _ => Some(redis::connect(&part.url).await?),
     };
-    let mut meter = Meter { redis, began: None };
+    let mut meter = Meter {
+        redis,
+        refilled: settings.waiting.is_some(),
+        began: None,
+    };
     match (part.what, part.contender) {
         (What::Enqueue, Contender::Pythia) => pythia::enqueue(part, &progress, &mut meter).await,
         (What::Enqueue, Contender::ByHand) => by_hand::enqueue(part, &progress, &mut meter).await,
@@ -162,6 +180,8 @@ impl Publisher {
 /// Time, processor time and memory.
 pub(crate) struct Meter {
     redis: Option<Client>,
+    /// Redis fills the queue meanwhile.
+    refilled: bool,
     began: Option<Began>,
 }
 
@@ -189,15 +209,18 @@ impl Meter {
         let began = self.began.take().ok_or("nothing was begun")?;
         let calls = used.calls.into_iter().filter_map(|(name, calls)| {
             let before = began.used.calls.get(&name).copied().unwrap_or(0);
-            (calls > before).then_some((name, calls - before))
+            (calls > before && !self.refilled).then_some((name, calls - before))
         });
         Ok(Measured {
             messages: progress.count(),
             failed: progress.failed(),
             seconds: now.saturating_duration_since(began.at).as_secs_f64(),
-            steady: progress.steady(now),
+            refilled: self.refilled,
+            fillings: progress.fillings(),
+            steady: progress.steady(),
             cpu: cpu.saturating_sub(began.cpu).as_secs_f64(),
-            redis_cpu: used.cpu.saturating_sub(began.used.cpu).as_secs_f64(),
+            redis_cpu: (!self.refilled)
+                .then(|| used.cpu.saturating_sub(began.used.cpu).as_secs_f64()),
             rss_mib: peak_rss_mib(),
             waits: progress.waits(),
             calls: calls.collect(),

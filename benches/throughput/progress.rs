@@ -1,8 +1,9 @@
 //! How far a measured process is, and how long its messages have waited.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pythia_core::observe::{Event, Observer};
 use serde::{Deserialize, Serialize};
@@ -17,15 +18,34 @@ pub(crate) struct Progress(Arc<Shared>);
 struct Shared {
     wanted: u64,
     settled: AtomicU64,
-    /// When the first were, and how many.
-    first: OnceLock<(Instant, u64)>,
+    /// How many wait at a time.
+    filling: u64,
+    /// A job of the present filling has begun.
+    is_begun: AtomicBool,
+    steady: Mutex<Steady>,
     failed: AtomicU64,
-    /// The wait of one message in so many is noted.
-    one_in: u64,
+    /// The wait of one message in so many is noted; of none without it.
+    one_in: Option<u64>,
     waits: Mutex<Vec<u32>>,
     all: Notify,
-    /// Whoever started this process wants to know how many are settled.
-    tells: bool,
+    tells: Tells,
+}
+
+/// When whoever started this process wants to know how many are settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tells {
+    Never,
+    AtEachFilling,
+    AtEachSettle,
+}
+
+/// The fillings that are over, each from its first job's start to its last settle.
+#[derive(Clone, Copy, Default)]
+struct Steady {
+    /// When the first job of the present one began.
+    began: Option<Instant>,
+    fillings: u64,
+    time: Duration,
 }
 
 /// From publishing to the start of the job, ms.
@@ -38,11 +58,13 @@ pub(crate) struct Waits {
 }
 
 impl Progress {
-    pub(crate) fn new(wanted: u64, one_in: u64, tells: bool) -> Self {
+    pub(crate) fn new(wanted: u64, filling: u64, one_in: Option<u64>, tells: Tells) -> Self {
         Self(Arc::new(Shared {
             wanted,
             settled: AtomicU64::new(0),
-            first: OnceLock::new(),
+            filling,
+            is_begun: false.into(),
+            steady: Mutex::default(),
             failed: AtomicU64::new(0),
             one_in,
             waits: Mutex::default(),
@@ -53,7 +75,11 @@ impl Progress {
 
     /// A job begins.
     pub(crate) fn begin(&self, payment: &Payment) {
-        if payment.id.is_multiple_of(self.0.one_in) {
+        if !self.0.is_begun.load(Relaxed) {
+            self.0.is_begun.store(true, Relaxed);
+            self.0.steady().began.get_or_insert_with(Instant::now);
+        }
+        if self.0.one_in.is_some_and(|n| payment.id.is_multiple_of(n)) {
             let waited = payment::now().saturating_sub(payment.at);
             let waits = self.0.waits.lock();
             waits
@@ -64,9 +90,23 @@ impl Progress {
 
     /// So many are done, and the broker knows it.
     pub(crate) fn settled(&self, count: u64) {
-        let settled = self.0.settled.fetch_add(count, Relaxed) + count;
-        self.0.first.get_or_init(|| (Instant::now(), settled));
-        if self.0.tells {
+        if count == 0 {
+            return;
+        }
+        let (settled, is_filling_over) = {
+            let mut steady = self.0.steady();
+            let settled = self.0.settled.fetch_add(count, Relaxed) + count;
+            (settled, steady.settled(settled, self.0.filling))
+        };
+        if is_filling_over {
+            self.0.is_begun.store(false, Relaxed);
+        }
+        let tells = match self.0.tells {
+            Tells::Never => false,
+            Tells::AtEachFilling => is_filling_over,
+            Tells::AtEachSettle => true,
+        };
+        if tells {
             let mut out = std::io::stdout().lock();
             let _told = writeln!(out, "{SETTLED}{settled}").and_then(|()| out.flush());
         }
@@ -90,12 +130,17 @@ impl Progress {
         self.0.settled.load(Relaxed)
     }
 
-    /// Messages a second from the first settle until now: without the start. None if the first were all.
-    pub(crate) fn steady(&self, now: Instant) -> Option<f64> {
-        let &(began, first) = self.0.first.get()?;
-        let later = self.count().saturating_sub(first);
-        let seconds = now.saturating_duration_since(began).as_secs_f64();
-        (later > 0 && seconds > 0.0).then(|| later as f64 / seconds)
+    /// Messages a second from the first job of each filling to its last settle: without the start. None before the first
+    /// is over.
+    pub(crate) fn steady(&self) -> Option<f64> {
+        let Steady { fillings, time, .. } = *self.0.steady();
+        let messages = fillings * self.0.filling;
+        (fillings > 0 && !time.is_zero()).then(|| messages as f64 / time.as_secs_f64())
+    }
+
+    /// How many fillings are over.
+    pub(crate) fn fillings(&self) -> u64 {
+        self.0.steady().fillings
     }
 
     pub(crate) fn failed(&self) -> u64 {
@@ -113,6 +158,25 @@ impl Progress {
             p99: at(0.99),
             max: at(1.0),
         })
+    }
+}
+
+impl Shared {
+    fn steady(&self) -> MutexGuard<'_, Steady> {
+        self.steady.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Steady {
+    /// So many are settled by now. Answers whether these were the last of their filling.
+    fn settled(&mut self, settled: u64, filling: u64) -> bool {
+        let is_over = settled / filling > self.fillings;
+        if is_over {
+            self.fillings = settled / filling;
+            let began = self.began.take();
+            self.time += began.map_or(Duration::ZERO, |began| began.elapsed());
+        }
+        is_over
     }
 }
 
@@ -138,3 +202,30 @@ impl Observer for Progress {
 
 /// What a line begins with that tells how many are settled.
 pub(crate) const SETTLED: &str = "settled ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_between_two_fillings_does_not_count() {
+        let progress = Progress::new(200, 100, None, Tells::Never);
+        let payment = Payment::number(1, 110);
+        let second = || tokio::time::sleep(Duration::from_secs(1));
+        for _ in 0..2 {
+            // Nothing begins, and nothing is settled, until there is more.
+            second().await;
+            progress.settled(0);
+            second().await;
+            progress.begin(&payment);
+            second().await;
+            progress.settled(20);
+            progress.begin(&payment);
+            second().await;
+            progress.settled(80);
+        }
+        assert_eq!(progress.fillings(), 2);
+        assert_eq!(progress.steady(), Some(50.0), "100 messages in 2 s, twice");
+        assert!(progress.is_over());
+    }
+}

@@ -13,6 +13,9 @@ use crate::settings::{Pattern, Settings};
 /// The queue.
 pub(crate) const QUEUE: &str = "pythia-throughput";
 
+/// What fills it again and again: a list.
+const KEPT: &str = "pythia-throughput:kept";
+
 /// What the server has done until now.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Used {
@@ -97,11 +100,55 @@ async fn keys(client: &Client) -> Result<Vec<String>, Error> {
 
 /// Fills the queue as a plain client would.
 pub(crate) async fn fill(client: &Client, settings: &Settings) -> Result<(), Error> {
+    if settings.waiting.is_none() {
+        return fill_with(client, settings.messages, settings, settings.pattern, QUEUE).await;
+    }
+    fill_with(client, settings.filling(), settings, Pattern::List, KEPT).await?;
+    refill(client, settings.pattern).await
+}
+
+/// Fills the queue with as many messages as the first time, all at once. Redis does it by itself: a client that sent them
+/// would take processor time from those who are measured, and longer than the call takes.
+pub(crate) async fn refill(client: &Client, pattern: Pattern) -> Result<(), Error> {
+    let add = match pattern {
+        Pattern::Stream => {
+            "for _, body in ipairs(part) do redis.call('XADD', KEYS[2], '*', 'data', body) end"
+        }
+        _ => "redis.call('LPUSH', KEYS[2], unpack(part))",
+    };
+    let check = match pattern {
+        Pattern::List => {
+            "\
+            if redis.call('LLEN', KEYS[2]) > 0 then return redis.error_reply('ERR it is not drained') end"
+        }
+        // What a group has read stays in the stream.
+        _ => "",
+    };
+    // What this leaves to be collected must not be collected during a contender's scripts.
+    let script = format!(
+        "{check} \
+         for from = redis.call('LLEN', KEYS[1]), 1, -500 do \
+         local part = redis.call('LRANGE', KEYS[1], math.max(from - 500, 0), from - 1) \
+         {add} end \
+         collectgarbage()"
+    );
+    let args: [Value; 4] = [script.into(), 2.into(), KEPT.into(), QUEUE.into()];
+    let eval = CustomCommand::new_static("EVAL", None, false);
+    client.custom(eval, args.to_vec()).await
+}
+
+async fn fill_with(
+    client: &Client,
+    count: u64,
+    settings: &Settings,
+    pattern: Pattern,
+    key: &str,
+) -> Result<(), Error> {
     let mut id = 0;
-    while id < settings.messages {
-        let last = (id + 500).min(settings.messages);
+    while id < count {
+        let last = (id + 500).min(count);
         let bodies = (id..last).map(|id| Payment::number(id, settings.payload).to_json());
-        add(client, settings.pattern, bodies.collect()).await?;
+        add_to(client, key, pattern, bodies.collect()).await?;
         id = last;
     }
     Ok(())
@@ -113,15 +160,24 @@ pub(crate) async fn add(
     pattern: Pattern,
     bodies: Vec<Vec<u8>>,
 ) -> Result<(), Error> {
+    add_to(client, QUEUE, pattern, bodies).await
+}
+
+async fn add_to(
+    client: &Client,
+    key: &str,
+    pattern: Pattern,
+    bodies: Vec<Vec<u8>>,
+) -> Result<(), Error> {
     let bodies = bodies.into_iter().map(|body| Value::Bytes(body.into()));
     let script = match pattern {
         Pattern::Stream => ADD,
         Pattern::Pubsub => "for i = 1, #ARGV do redis.call('PUBLISH', KEYS[1], ARGV[i]) end",
         Pattern::List | Pattern::Memory => {
-            return client.lpush(QUEUE, bodies.collect::<Vec<_>>()).await;
+            return client.lpush(key, bodies.collect::<Vec<_>>()).await;
         }
     };
-    let args = [script.into(), 1.into(), QUEUE.into()]
+    let args = [script.into(), 1.into(), key.into()]
         .into_iter()
         .chain(bodies);
     let eval = CustomCommand::new_static("EVAL", None, false);

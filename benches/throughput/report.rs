@@ -33,11 +33,13 @@ struct Json<'a> {
 #[derive(Serialize)]
 struct Row {
     rate: Rate,
-    /// Messages per second once the first are settled: without the start.
+    /// How often the queue was full, and was drained.
+    fillings: u64,
+    /// Messages per second from the first job of a filling to its last settle: without the start.
     steady: Option<f64>,
     /// Processor time a message, µs.
     worker_us: f64,
-    redis_us: f64,
+    redis_us: Option<f64>,
     /// Of one core.
     worker_percent: f64,
     rss_mib: f64,
@@ -119,11 +121,12 @@ impl Report {
                 each(by_hand.as_ref(), &pythia, |name, row| {
                     let Rate { min, median, max } = row.rate;
                     println!(
-                        "{name:<9} {min:>10.0} {median:>10.0} {max:>10.0} {:>10} {:>10.2} {:>9.2} {:>9.1} {:>8} {:>24}",
+                        "{name:<9} {min:>10.0} {median:>10.0} {max:>10.0} {:>10} {:>10.2} {:>9} {:>9.1} {:>8} {:>24}",
                         row.steady
                             .map_or_else(String::new, |steady| format!("{steady:.0}")),
                         row.worker_us,
-                        row.redis_us,
+                        row.redis_us
+                            .map_or_else(String::new, |us| format!("{us:.2}")),
                         row.rss_mib,
                         row.error_rate,
                         waits(row)
@@ -183,6 +186,10 @@ impl Row {
             let waits = rounds.iter().filter_map(|one| one.waits);
             middle(&sorted(waits.map(figure)))
         };
+        let redis_us = rounds.iter().filter_map(|one| {
+            let cpu = one.redis_cpu?;
+            Some(cpu * 1e6 / one.messages.max(1) as f64)
+        });
         let rates = sorted(rounds.iter().map(Measured::rate));
         let mut names: Vec<&String> = rounds.iter().flat_map(|one| one.calls.keys()).collect();
         names.sort_unstable();
@@ -198,9 +205,10 @@ impl Row {
                 median: median(Measured::rate),
                 max: rates.last().copied().unwrap_or(f64::NAN),
             },
+            fillings: rounds.iter().map(|one| one.fillings).max().unwrap_or(0),
             steady: middle(&sorted(rounds.iter().filter_map(|one| one.steady))),
             worker_us: median(|one| one.cpu * 1e6 / one.messages.max(1) as f64),
-            redis_us: median(|one| one.redis_cpu * 1e6 / one.messages.max(1) as f64),
+            redis_us: middle(&sorted(redis_us)),
             worker_percent: median(|one| one.cpu * 100.0 / one.seconds),
             rss_mib: median(|one| one.rss_mib),
             wait_ms: wait(|waits| waits.p50).and_then(|p50| {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fred::clients::Client;
 use pythia_redis::testing::RedisServer;
+use tokio::sync::Notify;
 
 use crate::part::{Contender, Measured, Part, READY};
 use crate::payment::Payment;
@@ -148,9 +149,12 @@ async fn one(
     };
     if let Some(client) = client
         && what == What::Drain
-        && settings.pattern == Pattern::Pubsub
     {
-        publish(client, settings, &told).await?;
+        match (settings.pattern, settings.waiting) {
+            (Pattern::Pubsub, _) => publish(client, settings, &told).await?,
+            (_, Some(_)) => refill(client, settings, &told).await?,
+            (_, None) => {}
+        }
     }
     let line = listening
         .join()
@@ -179,12 +183,29 @@ async fn publish(client: &Client, settings: &Settings, told: &Told) -> Result<()
     Ok(())
 }
 
+/// Fills the queue again and again, each time that all is settled that was there.
+async fn refill(client: &Client, settings: &Settings, told: &Told) -> Result<(), Failure> {
+    let filling = settings.filling();
+    for fillings in 1..settings.messages / filling {
+        while told.settled.load(Relaxed) < fillings * filling {
+            if told.has_ended.load(Relaxed) {
+                return Ok(());
+            }
+            told.more.notified().await;
+        }
+        redis::refill(client, settings.pattern).await?;
+    }
+    Ok(())
+}
+
 /// What a measured process has said so far.
 #[derive(Default)]
 struct Told {
     is_ready: AtomicBool,
     has_ended: AtomicBool,
     settled: AtomicU64,
+    /// Something was said.
+    more: Notify,
 }
 
 impl Told {
@@ -201,8 +222,10 @@ impl Told {
             } else {
                 last = line;
             }
+            self.more.notify_one();
         }
         self.has_ended.store(true, Relaxed);
+        self.more.notify_one();
         Ok(last)
     }
 }

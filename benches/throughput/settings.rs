@@ -29,6 +29,11 @@ pub(crate) struct Settings {
     /// How many, of drain and enqueue.
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) messages: u64,
+    /// Of drain: so many wait, and as many come at once when they are settled. Messages per second then are those from the
+    /// first job of each filling to its last settle; Redis' own time, in which it fills the queue too, is not shown.
+    /// Without it all are there from the beginning.
+    #[arg(long)]
+    pub(crate) waiting: Option<u64>,
     /// Bytes of each message, a JSON object that is decoded; 100 at least.
     #[arg(long, default_value_t = 110)]
     pub(crate) payload: usize,
@@ -129,6 +134,17 @@ impl Settings {
         {
             return Err("no bulk publish of channels is written by hand: --batch 1".into());
         }
+        if self.waiting.is_some() && what != What::Drain {
+            return Err("--waiting is for a drain".into());
+        }
+        if self.waiting.is_some() && matches!(self.pattern, Pattern::Pubsub | Pattern::Memory) {
+            return Err(
+                format!("nothing waits in a Redis for a worker of {}", self.pattern).into(),
+            );
+        }
+        if !self.messages.is_multiple_of(self.filling().max(1)) {
+            return Err("--messages are a multiple of --waiting".into());
+        }
         if self.aof.is_some() && (self.redis != SPAWN || self.pattern == Pattern::Memory) {
             return Err("--aof is for a redis-server that is started here".into());
         }
@@ -144,6 +160,7 @@ impl Settings {
         let counts = [
             ("rounds", self.rounds as u64),
             ("messages", self.messages),
+            ("waiting", self.filling()),
             ("batch", self.batch as u64),
             ("lanes", self.lanes as u64),
             ("threads", self.threads as u64),
@@ -154,6 +171,11 @@ impl Settings {
             return Err(format!("--{name} is 1 at least").into());
         }
         Ok(())
+    }
+
+    /// How many wait at a time, at most.
+    pub(crate) fn filling(&self) -> u64 {
+        self.waiting.unwrap_or(self.messages)
     }
 
     /// A worker's configuration with every guard on.

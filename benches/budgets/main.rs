@@ -6,9 +6,9 @@
 //! ```
 //!
 //! Each scenario drains two numbers of messages under `valgrind --tool=callgrind`; what the larger one takes more, divided
-//! by the messages that it has more, is the cost of one. It repeats to a millionth. More than a hundredth above the budget
-//! fails; so does as much below it, because a budget that is not true guards nothing. Another compiler or C library makes
-//! other instructions of the same code: then nothing is compared.
+//! by the messages that it has more, is the cost of one. More than a hundredth above the budget fails; so does as much
+//! below it, because a budget that is not true guards nothing. Another compiler or C library makes other instructions of
+//! the same code: then nothing is compared.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -115,9 +115,19 @@ fn check() -> Result<bool, Failure> {
 
 /// Instructions for one message.
 fn count(scenario: Scenario) -> Result<f64, Failure> {
-    let few = instructions(scenario, FEW)?;
-    let many = instructions(scenario, MANY)?;
+    let few = least_instructions(scenario, FEW)?;
+    let many = least_instructions(scenario, MANY)?;
     Ok(many.saturating_sub(few) as f64 / (MANY - FEW) as f64)
+}
+
+/// Of some runs. Valgrind is slow, and a worker lives by the clock: a batch that takes long is cut, and each second has
+/// its maintenance. Where a neighbour has the processor meanwhile, that comes on top; it never makes a run shorter.
+fn least_instructions(scenario: Scenario, messages: u64) -> Result<u64, Failure> {
+    let mut least = u64::MAX;
+    for _ in 0..RUNS {
+        least = least.min(instructions(scenario, messages)?);
+    }
+    Ok(least)
 }
 
 fn instructions(scenario: Scenario, messages: u64) -> Result<u64, Failure> {
@@ -157,5 +167,7 @@ fn path() -> &'static Path {
 
 const FEW: u64 = 20_000;
 const MANY: u64 = 60_000;
+/// Of each number of messages: the one that takes the fewest instructions counts.
+const RUNS: usize = 5;
 /// Of the budget.
 const TOLERANCE: f64 = 0.01;

@@ -173,8 +173,8 @@ impl Steady {
         let is_over = settled / filling > self.fillings;
         if is_over {
             self.fillings = settled / filling;
-            let began = self.began.take();
-            self.time += began.map_or(Duration::ZERO, |began| began.elapsed());
+            let (began, now) = (self.began.take(), Instant::now());
+            self.time += began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
         }
         is_over
     }

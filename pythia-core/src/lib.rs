@@ -30,9 +30,9 @@
 //!
 //! # The path of a message
 //! Each route runs as a few *lanes*; each lane is three stages, and what lies between them is bounded:
-//! between fetch and process by a channel that holds one batch, between process and settle by the lane's slots, of which
-//! a message takes one when it is started, and gives it back when it is settled. Everything is done per batch, but for
-//! the middle of the middle stage.
+//! between fetch and process by two spots, one for the batch that is worked on and one for the next, between process and
+//! settle by the lane's slots, of which a message takes one when it is started, and gives it back when it is settled.
+//! Everything is done per batch, but for the middle of the middle stage.
 //!
 //! ```text
 //! fetch     gate -> Source::receive(max, &mut batch)                                      runtime/fetch.rs

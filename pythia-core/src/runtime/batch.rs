@@ -7,13 +7,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::attempt::{decode, report_failure, unless_aborted};
 use super::hold::Hold;
-use super::lane::{Fetched, Lane};
-use super::process::Backlog;
+use super::lane::Lane;
+use super::prefetch::{Backlog, Batches};
 use super::settle::Outbox;
 use crate::codec::Codec;
 use crate::error::{WorkError, WorkErrorKind};
@@ -28,7 +27,7 @@ pub(super) async fn run<W, C>(
     worker: &Guarded<W>,
     codec: &C,
     lane: &Lane,
-    mut fetched: mpsc::Receiver<Fetched>,
+    mut fetched: Batches,
     mut outbox: Outbox,
 ) where
     W: BatchWorker,
@@ -92,7 +91,7 @@ pub(super) async fn run<W, C>(
         // No more is taken than the next call gets, so that it does not wait here while other workers are idle.
         let has_room = gathered.len() < lane.batch;
         let wants = open && backlog.is_empty() && has_room;
-        // Cancel safety: `next` and `recv` lose nothing when dropped; the others are timers and notices.
+        // Cancel safety: `next` and `after` lose nothing when dropped; the others are timers and notices.
         tokio::select! {
             biased;
             () = lane.phase.drain_is_over(), if !cut => {
@@ -113,8 +112,8 @@ pub(super) async fn run<W, C>(
             }
             () = tokio::time::sleep_until(due), if !gathered.is_empty() && may_start => {}
             () = lane.startable(), if !backlog.is_empty() && has_room && !is_refused => {}
-            batch = fetched.recv(), if wants => match batch {
-                Some(batch) => backlog = Backlog::of(batch),
+            next = fetched.after(&mut backlog), if wants => match next {
+                Some(next) => backlog = next,
                 None => open = false,
             },
         }
@@ -263,15 +262,13 @@ fn finish<T>(lane: &Lane, ended: Vec<Ended<T>>, outbox: &mut Outbox) {
 /// Hands back what was fetched and not given to a call, also what waits to be taken. The newest first: each goes before
 /// the head of the queue, where the oldest has to be in the end.
 fn hand_back<T>(
-    fetched: &mut mpsc::Receiver<Fetched>,
+    fetched: &mut Batches,
     backlog: &mut Backlog,
     gathered: &mut Vec<Gathered<T>>,
     outbox: &mut Outbox,
 ) {
     let mut backlogs = vec![std::mem::take(backlog)];
-    while let Ok(batch) = fetched.try_recv() {
-        backlogs.push(Backlog::of(batch));
-    }
+    backlogs.extend(std::iter::from_fn(|| fetched.try_next()));
     for backlog in backlogs.iter_mut().rev() {
         while let Some((hold, index, delivery)) = backlog.next() {
             outbox.push_unstarted(hold, index, delivery);

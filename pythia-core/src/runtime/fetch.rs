@@ -1,4 +1,4 @@
-//! The first stage of a lane: wait until there is room and reason, read a batch, pass it on.
+//! The first stage of a lane: wait until there is a spot and reason, read a batch, pass it on.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::{OwnedRwLockReadGuard, mpsc};
+use tokio::sync::OwnedRwLockReadGuard;
 
 use super::health::WaitReason;
 use super::hold::{Hold, Session};
-use super::lane::{Claim, Fetched, Lane};
+use super::lane::{Claim, Lane};
+use super::prefetch::{Feed, Spot};
 use super::settle::Outbox;
 use super::{FaultBackoff, answer};
 use crate::broker::{Source, Subscription};
@@ -19,11 +20,11 @@ use crate::message::Delivery;
 use crate::observe::{Event, Observer};
 
 /// Runs the stage until the drain begins; then hands back and closes, after all that was fetched is settled.
-pub(super) async fn run(lane: &Lane, room: mpsc::Sender<Fetched>, mut refused: Outbox) {
+pub(super) async fn run(lane: &Lane, feed: Feed, mut refused: Outbox) {
     let mut backoff = lane.fault_backoff();
     let mut last = None;
     while let Some(mut reader) = lane.phase.until_drain(subscribe(lane, &mut backoff)).await {
-        match read_on(lane, &mut reader, &mut backoff, &room, &mut refused).await {
+        match read_on(lane, &mut reader, &mut backoff, &feed, &mut refused).await {
             End::Drain => {
                 last = Some(reader);
                 break;
@@ -34,7 +35,7 @@ pub(super) async fn run(lane: &Lane, room: mpsc::Sender<Fetched>, mut refused: O
                 // What its source has claimed and not passed on comes back when its lease ends, which is after the last
                 // job that was fetched through it: until then its leases are renewed.
                 if lane.retries_in_process {
-                    end(lane, reader, &room, &mut refused).await;
+                    end(lane, reader, &feed, &mut refused).await;
                 }
             }
         }
@@ -43,9 +44,9 @@ pub(super) async fn run(lane: &Lane, room: mpsc::Sender<Fetched>, mut refused: O
     if lane.retries_in_process
         && let Some(reader) = last.take()
     {
-        end(lane, reader, &room, &mut refused).await;
+        end(lane, reader, &feed, &mut refused).await;
     }
-    drop((room, refused));
+    drop((feed, refused));
     lane.settled.cancelled().await;
     if let Some(mut reader) = last {
         close(lane, &mut *reader.source, &mut Vec::new()).await;
@@ -117,7 +118,7 @@ fn failed(lane: &Lane, backoff: &mut FaultBackoff, error: &BrokerError) -> Durat
 
 /// Ends a subscription to an at-most-once broker, and passes on what it has taken in ahead: nobody else will ever get it.
 /// What there is no time for is lost, and reported.
-async fn end(lane: &Lane, mut reader: Reader, room: &mpsc::Sender<Fetched>, refused: &mut Outbox) {
+async fn end(lane: &Lane, mut reader: Reader, feed: &Feed, refused: &mut Outbox) {
     let mut rest = Vec::new();
     let closed = close(lane, &mut *reader.source, &mut rest);
     if tokio::time::timeout(LAST_WORDS, closed).await.is_err() {
@@ -126,14 +127,14 @@ async fn end(lane: &Lane, mut reader: Reader, room: &mpsc::Sender<Fetched>, refu
     note_received(lane, &rest);
     let mut rest = rest.into_iter();
     while rest.len() > 0 {
-        let admission = admission(lane, room, &reader.size);
+        let admission = admission(lane, feed, &reader.size);
         // Cancel safety: what was granted is given back.
         let admission = tokio::select! {
             admission = admission => admission,
             () = lane.phase.drain_is_over() => None,
         };
         let Some(Admission {
-            place,
+            spot,
             mut claim,
             presence,
         }) = admission
@@ -143,11 +144,7 @@ async fn end(lane: &Lane, mut reader: Reader, room: &mpsc::Sender<Fetched>, refu
         let deliveries: Vec<_> = rest.by_ref().take(claim.max()).collect();
         claim.keep(deliveries.len());
         let hold = reader.session.hold(&deliveries, Some(presence));
-        place.send(Fetched {
-            deliveries,
-            hold,
-            is_large: false,
-        });
+        spot.send(deliveries, hold);
     }
     let lost: Vec<_> = rest.collect();
     let hold = reader.session.hold(&lost, None);
@@ -186,14 +183,14 @@ async fn read_on(
     lane: &Lane,
     reader: &mut Reader,
     backoff: &mut FaultBackoff,
-    room: &mpsc::Sender<Fetched>,
+    feed: &Feed,
     refused: &mut Outbox,
 ) -> End {
     loop {
         let reading = lane.begin_reading();
-        let admission = lane.phase.until_drain(admission(lane, room, &reader.size));
+        let admission = lane.phase.until_drain(admission(lane, feed, &reader.size));
         let Some(Some(Admission {
-            place,
+            spot,
             mut claim,
             presence,
         })) = waiting(lane, admission).await
@@ -221,7 +218,7 @@ async fn read_on(
         let is_large = deliveries.len() >= max.min(LARGE);
         claim.keep(deliveries.len());
         if let Err(error) = read {
-            drop((place, claim, presence, reading));
+            drop((spot, claim, presence, reading));
             lane.health.connecting();
             let pause = tokio::time::sleep(failed(lane, backoff, &error));
             if lane.phase.until_drain(pause).await.is_none() {
@@ -245,9 +242,9 @@ async fn read_on(
                 lane,
                 &reader.session,
                 deliveries,
-                place,
+                spot,
                 claim,
-                room,
+                feed,
                 refused,
             )
             .await;
@@ -258,16 +255,16 @@ async fn read_on(
                 lane.health.waits_for(WaitReason::Suspect);
                 lane.health.waiting();
                 let hold = reader.session.hold(&deliveries, None);
-                drop((place, claim));
-                hand_back(&hold, deliveries, room, refused).await;
+                drop((spot, claim));
+                hand_back(&hold, deliveries, feed, refused).await;
                 continue;
             }
             let hold = reader.session.hold(&deliveries, presence);
-            place.send(Fetched {
-                deliveries,
-                hold,
-                is_large,
-            });
+            if is_large {
+                spot.send_and_go_on(deliveries, hold);
+            } else {
+                spot.send(deliveries, hold);
+            }
         }
     }
 }
@@ -282,24 +279,19 @@ async fn make_way(lane: &Lane, presence: &mut Option<OwnedRwLockReadGuard<()>>) 
 }
 
 /// Hands back what would be held beside a suspect, and waits until the broker has it, so that an order is kept.
-async fn hand_back(
-    hold: &Arc<Hold>,
-    deliveries: Vec<Delivery>,
-    room: &mpsc::Sender<Fetched>,
-    refused: &mut Outbox,
-) {
+async fn hand_back(hold: &Arc<Hold>, deliveries: Vec<Delivery>, feed: &Feed, refused: &mut Outbox) {
     for (index, delivery) in (0..).zip(deliveries) {
         refused.push_unstarted(hold, index, delivery);
     }
     refused.flush();
-    until_settled(hold, room).await;
+    until_settled(hold, feed).await;
 }
 
 /// Cancel safe: notices. If the process stage is gone, nobody will settle it.
-async fn until_settled(hold: &Hold, room: &mpsc::Sender<Fetched>) {
+async fn until_settled(hold: &Hold, feed: &Feed) {
     tokio::select! {
         () = hold.all_settled() => {}
-        () = room.closed() => {}
+        () = feed.closed() => {}
     }
 }
 
@@ -318,28 +310,28 @@ async fn waiting<F: Future>(lane: &Lane, future: F) -> F::Output {
 /// Leave to read.
 struct Admission<'a> {
     /// Where the batch goes.
-    place: mpsc::Permit<'a, Fetched>,
+    spot: Spot<'a>,
     /// By the breaker and the rate.
     claim: Claim<'a>,
     /// No suspect runs.
     presence: OwnedRwLockReadGuard<()>,
 }
 
-/// Waits until a batch has a place to go, the breaker and the rate let some through, and no suspect wants to be alone.
+/// Waits until there is a spot for a batch, the breaker and the rate let some through, and no suspect wants to be alone.
 /// `None` if the process stage is gone. Cancel safe: what was granted is given back.
 async fn admission<'a>(
     lane: &'a Lane,
-    room: &'a mpsc::Sender<Fetched>,
+    feed: &'a Feed,
     size: &SizeEstimate,
 ) -> Option<Admission<'a>> {
     lane.health.waits_for(WaitReason::Capacity);
-    let place = room.reserve().await.ok()?;
+    let spot = feed.spot().await?;
     let max = size.limit(lane.appetite(), lane.batch_bytes);
     let claim = lane.claim(max).await;
     lane.health.waits_for(WaitReason::Suspect);
     let presence = lane.solitude.presence().await;
     Some(Admission {
-        place,
+        spot,
         claim,
         presence,
     })
@@ -351,9 +343,9 @@ async fn run_alone(
     lane: &Lane,
     session: &Arc<Session>,
     deliveries: Vec<Delivery>,
-    place: mpsc::Permit<'_, Fetched>,
+    spot: Spot<'_>,
     claim: Claim<'_>,
-    room: &mpsc::Sender<Fetched>,
+    feed: &Feed,
     refused: &mut Outbox,
 ) {
     let hold = session.hold(&deliveries, None);
@@ -366,16 +358,12 @@ async fn run_alone(
         .await
         .flatten();
     if alone.is_some() {
-        place.send(Fetched {
-            deliveries,
-            hold: Arc::clone(&hold),
-            is_large: false,
-        });
+        spot.send(deliveries, Arc::clone(&hold));
         drop(claim);
-        until_settled(&hold, room).await;
+        until_settled(&hold, feed).await;
     } else {
-        drop((place, claim));
-        hand_back(&hold, deliveries, room, refused).await;
+        drop((spot, claim));
+        hand_back(&hold, deliveries, feed, refused).await;
         // Cancel safety: a notice, and a timer. It stands at the head of the queue again, and would be refused again.
         let free = tokio::time::timeout(RETURN, lane.solitude.is_left());
         lane.phase.until_drain(free).await;
@@ -411,7 +399,8 @@ impl SizeEstimate {
     }
 }
 
-/// So many jobs, at least, make a batch a large one.
+/// So many jobs, at least, make a batch a large one: there is likely more, and they keep the thread for longer than it takes
+/// to ask for that.
 const LARGE: usize = 16;
 /// The size of the first fetch of a subscription.
 const CAUTIOUS: usize = 16;

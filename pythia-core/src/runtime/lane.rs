@@ -1,9 +1,9 @@
-//! One lane: three stages, each a task, and a fourth task that renews leases. The channel from fetch to process holds
-//! one batch. The one from process to settle is unbounded in form, and bounded by the slots: a start takes one, and its
-//! settle gives it back.
+//! One lane: three stages, each a task, and a fourth task that renews leases. The way from fetch to process has a spot for
+//! the batch that is worked on and one for the next (`prefetch`). The channel from process to settle is unbounded in form,
+//! and bounded by the slots: a start takes one, and its settle gives it back.
 //!
 //! ```text
-//! fetch ──(1 batch)──> process ──(dispositions)──> settle ──> broker
+//! fetch ──(2 spots)──> process ──(dispositions)──> settle ──> broker
 //!   ^                     |  window of running jobs   |
 //!   |                     └── slots <─────────────────┘      renew ──> broker
 //! broker
@@ -21,7 +21,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::health::{LaneHealth, WaitReason};
-use super::hold::{Hold, Session};
+use super::hold::Session;
+use super::prefetch::{Batches, prefetch};
 use super::settle::Outbox;
 use super::shutdown::Phase;
 use super::solitude::Solitude;
@@ -29,17 +30,9 @@ use super::totals::Totals;
 use super::upkeep::Upkeep;
 use super::{FaultBackoff, fetch, jittered, renew, settle};
 use crate::broker::{Broker, Settler};
-use crate::message::{Delivery, QueueName};
+use crate::message::QueueName;
 use crate::observe::Observers;
 use crate::resilience::{Allowance, Gate, RateLimiter, Retry};
-
-/// A fetched batch on its way from fetch to process.
-pub(super) struct Fetched {
-    pub(super) deliveries: Vec<Delivery>,
-    pub(super) hold: Arc<Hold>,
-    /// It keeps the thread for longer than it takes to ask for more, and there is likely more.
-    pub(super) is_large: bool,
-}
 
 /// What the stages of one lane share.
 pub(super) struct Lane {
@@ -157,19 +150,14 @@ impl Lane {
         self: &Arc<Self>,
         tasks: &mut JoinSet<()>,
         upkeep: &Arc<Upkeep>,
-        process: impl FnOnce(
-            Arc<Self>,
-            mpsc::Receiver<Fetched>,
-            Outbox,
-        ) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+        process: impl FnOnce(Arc<Self>, Batches, Outbox) -> Pin<Box<dyn Future<Output = ()> + Send>>,
     ) {
-        // One batch of prefetch: the fetch stage reads the next one while this one is worked on.
-        let (room, fetched) = mpsc::channel(1);
+        let (feed, fetched) = prefetch();
         let (units, settlements) = mpsc::unbounded_channel();
 
         let lane = Arc::clone(self);
         let refused = Outbox::new(Arc::clone(self), units.clone());
-        tasks.spawn(async move { fetch::run(&lane, room, refused).await });
+        tasks.spawn(async move { fetch::run(&lane, feed, refused).await });
 
         let lane = Arc::clone(self);
         let outbox = Outbox::new(Arc::clone(self), units);

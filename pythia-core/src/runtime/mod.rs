@@ -2,7 +2,8 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `fetch` | first stage of a lane: waits for room and reason, reads a batch |
+//! | `fetch` | first stage of a lane: waits for a spot and reason, reads a batch |
+//! | `prefetch` | the way from fetch to process: a spot for the batch that is worked on, one for the next |
 //! | `process`, `batch` | second stage: a bounded window of jobs; or calls for many messages each |
 //! | `attempt` | decode, layers, worker, decision for one message |
 //! | `settle` | third stage: dispositions to the broker, in batches |
@@ -25,6 +26,7 @@ mod health;
 mod hold;
 mod lane;
 mod log;
+mod prefetch;
 mod process;
 #[cfg(feature = "testing")]
 mod rehearsal;

@@ -1,7 +1,6 @@
 //! The second stage of a lane: starts what was fetched, and sees it through to its disposition. All of it happens in one
 //! task a lane: no spawn per message. What happens to one message is in `attempt`.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,12 +9,12 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::attempt::{Finished, attempt};
 use super::hold::Hold;
-use super::lane::{Fetched, Lane, Round};
+use super::lane::{Lane, Round};
+use super::prefetch::{Backlog, Batches};
 use super::settle::Outbox;
 use crate::codec::Codec;
 use crate::job::Cancellation;
@@ -29,7 +28,7 @@ pub(super) async fn run<W, C>(
     worker: &Guarded<W>,
     codec: &C,
     lane: &Lane,
-    mut fetched: mpsc::Receiver<Fetched>,
+    mut fetched: Batches,
     outbox: Outbox,
 ) where
     W: Worker,
@@ -52,7 +51,7 @@ pub(super) async fn run<W, C>(
     while open || !stage.is_idle() {
         let has_room = stage.window.len() < lane.concurrency;
         let can_start = !stage.backlog.is_empty() && has_room && !lane.refuses_unstarted();
-        // Cancel safety: `next` and `recv` lose nothing when dropped, and a dropped `acquire` only loses its place in a
+        // Cancel safety: `next` and `after` lose nothing when dropped, and a dropped `acquire` only loses its place in a
         // queue of one.
         tokio::select! {
             biased;
@@ -77,16 +76,8 @@ pub(super) async fn run<W, C>(
                     Round::InPlace | Round::Waiting => tokio::task::consume_budget().await,
                 }
             }
-            batch = fetched.recv(), if open && stage.backlog.is_empty() => match batch {
-                Some(batch) => {
-                    let is_large = batch.is_large;
-                    stage.backlog = Backlog::of(batch);
-                    // The fetch stage has room again: where there is more, it is to ask for it before this batch keeps the
-                    // thread. Where there is no more it will only wait, and the few jobs at hand are not to wait for that.
-                    if is_large {
-                        tokio::task::yield_now().await;
-                    }
-                }
+            next = fetched.after(&mut stage.backlog), if open && stage.backlog.is_empty() => match next {
+                Some(backlog) => stage.backlog = backlog,
                 None => open = false,
             },
         }
@@ -190,11 +181,9 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
     }
 
     /// Hands back what was fetched and not started, also what waits to be taken: the breaker is open, or the runner stops.
-    fn hand_back(&mut self, fetched: &mut mpsc::Receiver<Fetched>) {
+    fn hand_back(&mut self, fetched: &mut Batches) {
         let mut backlogs = vec![std::mem::take(&mut self.backlog)];
-        while let Ok(batch) = fetched.try_recv() {
-            backlogs.push(Backlog::of(batch));
-        }
+        backlogs.extend(std::iter::from_fn(|| fetched.try_next()));
         // The newest first: each goes before the head of the queue, where the oldest has to be in the end.
         for backlog in backlogs.iter_mut().rev() {
             while let Some((hold, index, delivery)) = backlog.next() {
@@ -204,7 +193,7 @@ impl<F: Future<Output = Finished>> Stage<'_, F> {
     }
 
     /// The drain time is over: what still runs is cancelled and handed back, what was not started too.
-    fn cut_short(&mut self, fetched: &mut mpsc::Receiver<Fetched>) {
+    fn cut_short(&mut self, fetched: &mut Batches) {
         self.lane.abort();
         self.hand_back(fetched);
         // Their wakers know nothing of it, so each is polled once more: an aborted job ends without polling its worker.
@@ -298,35 +287,6 @@ impl<F: Future> Future for Waiting<F> {
             unreachable!("it was there a moment ago")
         };
         Poll::Ready((output, ended))
-    }
-}
-
-/// What was fetched and not started.
-#[derive(Default)]
-pub(super) struct Backlog {
-    hold: Option<Arc<Hold>>,
-    deliveries: VecDeque<Delivery>,
-    next: u32,
-}
-
-impl Backlog {
-    pub(super) fn of(batch: Fetched) -> Self {
-        Self {
-            hold: Some(batch.hold),
-            deliveries: batch.deliveries.into(),
-            next: 0,
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.deliveries.is_empty()
-    }
-
-    pub(super) fn next(&mut self) -> Option<(&Arc<Hold>, u32, Delivery)> {
-        let delivery = self.deliveries.pop_front()?;
-        let index = self.next;
-        self.next += 1;
-        Some((self.hold.as_ref()?, index, delivery))
     }
 }
 

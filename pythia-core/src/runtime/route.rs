@@ -7,10 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
 use super::config::{DeadLetters, RouteConfig};
-use super::lane::{Fetched, Lane};
+use super::lane::Lane;
+use super::prefetch::Batches;
 use super::settle::Outbox;
 use super::{batch, process};
 use crate::codec::{Codec, Json};
@@ -359,7 +358,7 @@ pub(super) trait AnyRoute: Send + Sync + 'static {
     fn process(
         self: Arc<Self>,
         lane: Arc<Lane>,
-        fetched: mpsc::Receiver<Fetched>,
+        fetched: Batches,
         outbox: Outbox,
     ) -> BoxFuture<'static, ()>;
 }
@@ -381,7 +380,7 @@ impl<W: Worker, C: Codec<W::Input>> AnyRoute for Single<W, C> {
     fn process(
         self: Arc<Self>,
         lane: Arc<Lane>,
-        fetched: mpsc::Receiver<Fetched>,
+        fetched: Batches,
         outbox: Outbox,
     ) -> BoxFuture<'static, ()> {
         Box::pin(
@@ -407,7 +406,7 @@ impl<W: BatchWorker, C: Codec<W::Input>> AnyRoute for Batched<W, C> {
     fn process(
         self: Arc<Self>,
         lane: Arc<Lane>,
-        fetched: mpsc::Receiver<Fetched>,
+        fetched: Batches,
         outbox: Outbox,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move { batch::run(&self.worker, &self.codec, &lane, fetched, outbox).await })

@@ -1,15 +1,16 @@
 //! What the probes see.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use pythia_core::broker::{Broker, Endpoint};
 use pythia_core::resilience::BreakerState;
 use pythia_core::testing::{EventLog, FaultyBroker, Operation, Record};
 use pythia_core::{
-    Job, LaneState, LaneStatus, MemoryBroker, Message, QueueName, Route, Runner, RunnerConfig,
-    WaitReason, WorkError, worker_fn,
+    Health, Job, LaneState, LaneStatus, MemoryBroker, Message, QueueName, Route, Runner,
+    RunnerConfig, WaitReason, WorkError, worker_fn,
 };
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 fn queue() -> QueueName {
@@ -161,6 +162,35 @@ async fn a_broker_is_pinged_once_for_all_its_queues_and_its_store_takes_a_value(
     assert!(pings[1].answered.is_ok(), "{pings:?}");
     let refused = pings[1].stored.as_ref().unwrap().as_ref().unwrap_err();
     assert!(refused.to_string().contains("reach the store"), "{refused}");
+}
+
+/// With one thread, nobody but the job can look while it runs.
+#[tokio::test(start_paused = true)]
+async fn a_lane_whose_job_keeps_the_thread_is_known_to_wait() {
+    let broker = MemoryBroker::new();
+    let message = vec![Message::new("1")];
+    broker.publish(&queue(), message).await.unwrap();
+    let health = Arc::new(OnceLock::<Health>::new());
+    let (seen, while_running) = oneshot::channel();
+    let seen = Mutex::new(Some(seen));
+    let looks = Arc::clone(&health);
+    let worker = worker_fn(move |_: &Job<usize>| {
+        let seen = seen.lock().unwrap().take().unwrap();
+        let statuses = looks.get().unwrap().statuses();
+        seen.send(only_lane(statuses)).unwrap();
+        async { Ok(()) }
+    });
+    let route = Route::new("orders", worker).lanes(1);
+    let runner = Runner::builder().route(&broker, route).build().unwrap();
+    health.set(runner.health()).unwrap();
+    let mut status = None;
+    runner
+        .run_until(async { status = while_running.await.ok() })
+        .await
+        .unwrap();
+    let status = status.unwrap();
+    assert_eq!(status.state, LaneState::Waiting);
+    assert_eq!(status.waits_for, Some(WaitReason::Capacity));
 }
 
 fn only_lane(statuses: Vec<LaneStatus>) -> LaneStatus {

@@ -91,6 +91,7 @@ fn a_queue_is_filled_again_when_it_is_drained() {
     for (wrong, why) in [
         (&["drain", "--waiting", "300"][..], "multiple"),
         (&["drain", "--waiting", "0"], "1 at least"),
+        (&["drain", "--waiting", "2000000"], "1000000 at most"),
         (
             &["drain", "--pattern", "memory", "--waiting", "100"],
             "memory",

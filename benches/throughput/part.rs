@@ -38,8 +38,8 @@ pub(crate) struct Measured {
     /// Not acknowledged: retried, dead, stale, lost.
     pub(crate) failed: u64,
     pub(crate) seconds: f64,
-    /// Redis has filled the queue meanwhile.
-    pub(crate) refilled: bool,
+    /// Messages a second: of all the time; or, where the queue is filled again and again, without what is between fillings.
+    pub(crate) rate: f64,
     /// How often it was full, and was drained.
     pub(crate) fillings: u64,
     /// Messages a second from the first job of a filling to its last settle.
@@ -53,16 +53,6 @@ pub(crate) struct Measured {
     pub(crate) waits: Option<Waits>,
     /// Commands that Redis has carried out.
     pub(crate) calls: BTreeMap<String, u64>,
-}
-
-impl Measured {
-    /// Messages a second: of all the time, or without what is between fillings.
-    pub(crate) fn rate(&self) -> f64 {
-        match self.steady {
-            Some(steady) if self.refilled => steady,
-            _ => self.messages as f64 / self.seconds,
-        }
-    }
 }
 
 /// Reads what to do, does it, and prints what it has found.
@@ -207,17 +197,21 @@ impl Meter {
         let (now, cpu) = (Instant::now(), cpu());
         let used = self.used().await?;
         let began = self.began.take().ok_or("nothing was begun")?;
+        let seconds = now.saturating_duration_since(began.at).as_secs_f64();
+        let (messages, steady) = (progress.count(), progress.steady());
         let calls = used.calls.into_iter().filter_map(|(name, calls)| {
             let before = began.used.calls.get(&name).copied().unwrap_or(0);
             (calls > before && !self.refilled).then_some((name, calls - before))
         });
         Ok(Measured {
-            messages: progress.count(),
+            messages,
             failed: progress.failed(),
-            seconds: now.saturating_duration_since(began.at).as_secs_f64(),
-            refilled: self.refilled,
+            seconds,
+            rate: steady
+                .filter(|_| self.refilled)
+                .unwrap_or(messages as f64 / seconds),
             fillings: progress.fillings(),
-            steady: progress.steady(),
+            steady,
             cpu: cpu.saturating_sub(began.cpu).as_secs_f64(),
             redis_cpu: (!self.refilled)
                 .then(|| used.cpu.saturating_sub(began.used.cpu).as_secs_f64()),

@@ -148,7 +148,7 @@ async fn fill_with(
     while id < count {
         let last = (id + 500).min(count);
         let bodies = (id..last).map(|id| Payment::number(id, settings.payload).to_json());
-        add_to(client, key, pattern, bodies.collect()).await?;
+        add(client, key, pattern, bodies.collect()).await?;
         id = last;
     }
     Ok(())
@@ -156,14 +156,6 @@ async fn fill_with(
 
 /// Adds messages with one command; of streams and channels, with one script.
 pub(crate) async fn add(
-    client: &Client,
-    pattern: Pattern,
-    bodies: Vec<Vec<u8>>,
-) -> Result<(), Error> {
-    add_to(client, QUEUE, pattern, bodies).await
-}
-
-async fn add_to(
     client: &Client,
     key: &str,
     pattern: Pattern,

@@ -190,7 +190,7 @@ impl Row {
             let cpu = one.redis_cpu?;
             Some(cpu * 1e6 / one.messages.max(1) as f64)
         });
-        let rates = sorted(rounds.iter().map(Measured::rate));
+        let rates = sorted(rounds.iter().map(|one| one.rate));
         let mut names: Vec<&String> = rounds.iter().flat_map(|one| one.calls.keys()).collect();
         names.sort_unstable();
         names.dedup();
@@ -202,7 +202,7 @@ impl Row {
         Self {
             rate: Rate {
                 min: rates.first().copied().unwrap_or(f64::NAN),
-                median: median(Measured::rate),
+                median: median(|one| one.rate),
                 max: rates.last().copied().unwrap_or(f64::NAN),
             },
             fillings: rounds.iter().map(|one| one.fillings).max().unwrap_or(0),

@@ -177,7 +177,7 @@ async fn publish(client: &Client, settings: &Settings, told: &Told) -> Result<()
             continue;
         }
         let bodies = (id..last).map(|id| Payment::number(id, settings.payload).to_json());
-        redis::add(client, settings.pattern, bodies.collect()).await?;
+        redis::add(client, redis::QUEUE, settings.pattern, bodies.collect()).await?;
         id = last;
     }
     Ok(())

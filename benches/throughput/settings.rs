@@ -31,7 +31,7 @@ pub(crate) struct Settings {
     pub(crate) messages: u64,
     /// Of drain: so many wait, and as many come at once when they are settled. Messages per second then are those from the
     /// first job of each filling to its last settle; Redis' own time, in which it fills the queue too, is not shown.
-    /// Without it all are there from the beginning.
+    /// 1000000 at most. Without it all are there from the beginning.
     #[arg(long)]
     pub(crate) waiting: Option<u64>,
     /// Bytes of each message, a JSON object that is decoded; 100 at least.
@@ -141,6 +141,9 @@ impl Settings {
             return Err(
                 format!("nothing waits in a Redis for a worker of {}", self.pattern).into(),
             );
+        }
+        if self.waiting.is_some_and(|waiting| waiting > 1_000_000) {
+            return Err("--waiting is 1000000 at most, because Redis fills the queue with one script: without it all --messages wait".into());
         }
         if !self.messages.is_multiple_of(self.filling().max(1)) {
             return Err("--messages are a multiple of --waiting".into());

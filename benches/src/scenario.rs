@@ -39,31 +39,31 @@ impl Scenario {
         }
     }
 
-    /// Drains so many messages, on this thread alone.
+    /// Drains so many messages, in batches of so many, on this thread alone.
     ///
     /// # Errors
     /// If the runner can't be built, or fails.
-    pub fn run(self, messages: u64) -> Result<(), Failure> {
+    pub fn run(self, messages: u64, batch: usize) -> Result<(), Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         runtime.block_on(async {
             match self {
-                Self::Dispatch => dispatch(messages).await,
-                Self::Memory => memory(messages).await,
+                Self::Dispatch => dispatch(messages, batch).await,
+                Self::Memory => memory(messages, batch).await,
             }
         })
     }
 }
 
-async fn dispatch(messages: u64) -> Result<(), Failure> {
+async fn dispatch(messages: u64, batch: usize) -> Result<(), Failure> {
     let worker = worker_fn(async |_: &Job<Bytes>| Ok::<_, WorkError>(()));
     let route = Route::new("orders", worker).codec(Raw);
     drain(
         Prepared::new(messages, &b"a body"[..]),
         route,
         messages,
-        GUARDED,
+        &guarded(batch),
     )
     .await
 }
@@ -75,7 +75,7 @@ struct Order {
     cents: i64,
 }
 
-async fn memory(messages: u64) -> Result<(), Failure> {
+async fn memory(messages: u64, batch: usize) -> Result<(), Failure> {
     let broker = MemoryBroker::default();
     let order = Order {
         id: 7,
@@ -83,14 +83,15 @@ async fn memory(messages: u64) -> Result<(), Failure> {
         cents: 1_999,
     };
     let body = Bytes::from(serde_json::to_vec(&order)?);
-    let batch = (0..messages).map(|_| Message::new(body.clone()));
+    let orders = (0..messages).map(|_| Message::new(body.clone()));
     let queue = QueueName::new("orders")?;
-    broker.publish(&queue, batch.collect()).await?;
+    broker.publish(&queue, orders.collect()).await?;
     let worker = worker_fn(async |job: &Job<Order>| {
         std::hint::black_box((job.input.id, &job.input.customer, job.input.cents));
         Ok::<_, WorkError>(())
     });
-    drain(broker, Route::new("orders", worker), messages, GUARDED).await
+    let route = Route::new("orders", worker);
+    drain(broker, route, messages, &guarded(batch)).await
 }
 
 /// Runs a route, with metrics on and settings as in TOML, until so many messages are acknowledged.
@@ -117,8 +118,12 @@ pub async fn drain(
 }
 
 /// Every guard, and one lane.
-const GUARDED: &str =
-    "[worker]\nbatch = 256\nconcurrency = 512\nlanes = 1\n[timeout]\nhard = \"30s\"";
+fn guarded(batch: usize) -> String {
+    let concurrency = 2 * batch;
+    format!(
+        "[worker]\nbatch = {batch}\nconcurrency = {concurrency}\nlanes = 1\n[timeout]\nhard = \"30s\""
+    )
+}
 
 /// How many are left, and who waits for the last one.
 #[derive(Clone)]

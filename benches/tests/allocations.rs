@@ -25,6 +25,6 @@ fn a_message_allocates_little() {
 
 fn allocations(scenario: Scenario, messages: u64) -> u64 {
     let before = dhat::HeapStats::get().total_blocks;
-    scenario.run(messages).expect("it runs");
+    scenario.run(messages, 256).expect("it runs");
     dhat::HeapStats::get().total_blocks - before
 }

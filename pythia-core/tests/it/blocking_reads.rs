@@ -319,7 +319,7 @@ async fn what_the_last_read_brings_goes_back_before_what_is_older() {
     let one_by_one = Route::new("idle", worker).lanes(1).concurrency(1);
     goes_back(one_by_one, &["3", "1", "2"]).await;
     // The first call is waiting for more when the runner ends.
-    let in_batches = BatchRoute::new("idle", Patient).lanes(1).concurrency(1);
+    let in_batches = BatchRoute::new("idle", Waits).lanes(1).concurrency(1);
     goes_back(
         in_batches.batch(10).linger(5_000 * MS),
         &["3", "0", "1", "2"],
@@ -338,18 +338,6 @@ async fn goes_back(route: impl IntoRoute, ids: &[&str]) {
     let mut released: Vec<_> = released.iter().map(|(_, id)| id.to_string()).collect();
     released[1..].sort();
     assert_eq!(released, ids);
-}
-
-#[derive(Debug)]
-struct Patient;
-
-impl BatchWorker for Patient {
-    type Input = u64;
-    type Output = ();
-
-    async fn process(&self, jobs: &[Job<u64>]) -> Vec<Result<(), WorkError>> {
-        jobs.iter().map(|_| Ok(())).collect()
-    }
 }
 
 #[async_trait]
